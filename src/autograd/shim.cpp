@@ -1,0 +1,1 @@
+extern "C" int thruway_shim_version() { return 1; }

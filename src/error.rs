@@ -101,6 +101,14 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A custom autograd function failed in its forward pass, or was put together wrongly.
+    #[error("{name}: {reason}")]
+    Function {
+        /// Name of the function.
+        name: String,
+        /// What its closure reported, or the rule that was broken.
+        reason: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
@@ -129,7 +137,11 @@ impl Error {
     /// Exit status of a binary that ends with this error: 2 for bad usage, 130 after an interrupt, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Range { .. } | Error::Knob { .. } | Error::Unknown { .. } | Error::Usage(_) | Error::Device { .. } => 2,
+            Error::Range { .. }
+            | Error::Knob { .. }
+            | Error::Unknown { .. }
+            | Error::Usage(_)
+            | Error::Device { .. } => 2,
             Error::Interrupted => 130,
             _ => 1,
         }

@@ -1,7 +1,12 @@
 //! Training through discrete random variables, on libtorch.
-pub mod error;
-pub use error::{Error, Result};
 pub mod autograd;
 pub mod data;
+pub mod dist;
+pub mod error;
+pub mod estimators;
+pub mod exact;
+pub mod kernels;
+pub mod noise;
 pub mod report;
 pub mod run;
+pub use error::{Error, Result};

@@ -1,1 +1,3 @@
-//! (module)
+//! Distributions: how to draw, what a draw costs in nats.
+
+pub mod categorical;

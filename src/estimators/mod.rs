@@ -1,1 +1,176 @@
-//! (module)
+//! Estimators of `d E[f(D)] / d logits`, one file each; the listing reads like the related-work section.
+//!
+//! Two contracts. A [`DropIn`] replaces the sample in place: hard forward, surrogate backward, one evaluation of f. A
+//! [`GradEstimator`] is given f itself. Every `DropIn` is a `GradEstimator`; probes and comparisons are written against the
+//! latter. Adding an estimator touches its own file and one line of the registry below.
+//!
+//! Legend: `B` batch, `L` latent variables, `K` categories, `M` Monte Carlo draws.
+use crate::autograd::Function;
+use crate::dist::categorical::Point;
+use crate::error::Result;
+use crate::kernels::rows;
+use crate::noise::Noise;
+use tch::Tensor;
+
+mod claims;
+mod registry;
+mod tau;
+pub use claims::{Claims, ExactOn, NoiseKind};
+pub use registry::{Built, Knobs};
+pub use tau::Tau;
+
+registry::registry! {
+    /// Straight-through (Bengio, Leonard & Courville 2013)
+    St = st,
+    /// Straight-through Gumbel-softmax (Jang, Gu & Poole 2017)
+    Stgs = stgs,
+    /// Gumbel-softmax, relaxed forward value (Jang et al. 2017; Maddison, Mnih & Teh 2017)
+    GumbelSoftmax = gumbel_softmax,
+    /// Rao-Blackwellised ST Gumbel-softmax, GR-MCK (Paulus, Maddison & Krause 2021)
+    GumbelRao = gumbel_rao,
+    /// Gapped straight-through with a constant gap, GST-1.0 (Fan et al. 2022)
+    Gst = gst,
+    /// Gapped straight-through with the probability-dependent gap, GST-p (Fan et al. 2022)
+    GstP = gst_p,
+    /// ReinMax, second-order accurate (Liu et al. 2023)
+    Reinmax = reinmax,
+    /// ReinMax with the uniform baseline, in the derived form (Liu et al. 2023, Section 4.1)
+    ReinmaxBaseline = reinmax_baseline,
+    /// The exact gradient by enumeration of all K^L codes (Liu et al. 2023, Eq. 2)
+    Exact = exact,
+}
+
+/// What a drop-in returns.
+#[derive(Debug)]
+pub struct Sample {
+    /// The value handed on, `[.., K]`: exactly one-hot where the estimator's claims say so, with the surrogate gradient.
+    pub value: Tensor,
+    /// `softmax(logits)` (the reference's `y_soft`), `[.., K]`, differentiable in the ordinary way.
+    pub probs: Tensor,
+    /// Drawn class, i64, `[..]`; no gradient.
+    pub index: Tensor,
+}
+
+/// The backward of a drop-in: from the upstream gradient and the forward value (both `[.., K]`; the value is the one-hot
+/// draw of a hard estimator) to the gradient of the logits.
+pub type Vjp = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send>;
+
+/// What an estimator decides about a draw.
+pub struct Surrogate {
+    /// Forward value, where it is not the one-hot draw.
+    pub relaxed: Option<Tensor>,
+    /// The gradient.
+    pub vjp: Vjp,
+}
+
+impl Surrogate {
+    /// Hard forward value and this backward.
+    pub fn hard(vjp: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + 'static) -> Result<Self> {
+        Ok(Surrogate { relaxed: None, vjp: Box::new(vjp) })
+    }
+}
+
+/// A sample that replaces another in place: hard forward, surrogate backward.
+///
+/// # Example
+/// ```
+/// use tch::{Kind, Tensor};
+/// use thruway::estimators::{DropIn, Estimator, Knobs};
+/// use thruway::noise::Tape;
+/// let st = Estimator::St.build(&Knobs::default())?.drop_in()?;
+/// let logits = Tensor::from_slice(&[0.0f64, 2f64.ln(), 0.0]).view([1, 3]).set_requires_grad(true);
+/// let s = st.draw(&logits, None, &mut Tape::new([("index", Tensor::from_slice(&[1i64]))]))?;
+/// assert_eq!(Vec::<f64>::try_from(s.value.view([3])).unwrap(), [0.0, 1.0, 0.0]);
+/// // upstream (1, 0, 0): J(p) g with p = (1/4, 1/2, 1/4)
+/// (s.value * Tensor::from_slice(&[1.0f64, 0.0, 0.0])).sum(Kind::Double).backward();
+/// let g = Vec::<f64>::try_from(logits.grad().view([3])).unwrap();
+/// assert!((g[0] - 3.0 / 16.0).abs() < 1e-15 && (g[1] + 1.0 / 8.0).abs() < 1e-15);
+/// # Ok::<(), thruway::Error>(())
+/// ```
+pub trait DropIn: Send {
+    /// Takes the value that a temperature schedule has at this training step (from 0).
+    fn at_step(&mut self, _step: i64) {}
+
+    /// Draws a point, without gradients. The default draws at temperature 1 from `softmax(logits)`.
+    fn point(&self, logits: &Tensor, mask: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Point> {
+        Point::draw(logits, mask, noise)
+    }
+
+    /// The gradient to put on a draw; may take further noise.
+    fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate>;
+
+    /// Draws a sample and attaches the gradient: logits `[.., K]`, any leading shape, floating kind and device;
+    /// `mask` boolean, true = allowed, broadcast to the logits. Classes masked out, or at -inf, are never drawn and get
+    /// gradient exactly 0.
+    ///
+    /// # Errors
+    /// As [`Point::draw`].
+    fn draw(&self, logits: &Tensor, mask: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Sample> {
+        let (point, surrogate) = {
+            let _guard = tch::no_grad_guard();
+            let point = self.point(logits, mask, noise)?;
+            let surrogate = self.surrogate(&point, noise)?;
+            (point, surrogate)
+        };
+        hang(logits, point, surrogate)
+    }
+
+    /// Attaches the gradient to a sample already drawn: logits, hard `[.., K]` -> `[.., K]`.
+    ///
+    /// # Errors
+    /// As [`Point::given`].
+    fn attach(&self, logits: &Tensor, hard: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
+        let (point, surrogate) = {
+            let _guard = tch::no_grad_guard();
+            let point = Point::given(logits, hard)?;
+            let surrogate = self.surrogate(&point, noise)?;
+            (point, surrogate)
+        };
+        Ok(hang(logits, point, surrogate)?.value)
+    }
+}
+
+/// One autograd node with the sample and the probabilities as outputs, so that a KL term and the surrogate share it.
+fn hang(logits: &Tensor, point: Point, surrogate: Surrogate) -> Result<Sample> {
+    let Surrogate { relaxed, vjp } = surrogate;
+    let Point { probs, index, hard, .. } = point;
+    // A relaxed estimator's backward gets its own value in place of the draw.
+    let value = relaxed.unwrap_or(hard);
+    let size = logits.size();
+    let mut out = Function::new("DropIn").inputs(&[logits]).save_output(0).save_output(1).apply(
+        || Ok(vec![value, probs]),
+        move |node| {
+            let [value, probs] = node.saved() else { anyhow::bail!("two saved outputs expected") };
+            let through = match &node.grads()[0] {
+                Some(g) => Some(vjp(g, value)?),
+                None => None,
+            };
+            let grad = match (&node.grads()[1], through) {
+                (Some(g), Some(sum)) => Some(sum + rows::jacobian(probs, g, 1.0)?),
+                (Some(g), None) => Some(rows::jacobian(probs, g, 1.0)?),
+                (None, through) => through,
+            };
+            Ok(vec![grad.map(|g| g.f_view(&size[..])).transpose()?])
+        },
+    )?;
+    let probs = out.remove(1);
+    let value = out.remove(0);
+    Ok(Sample { value, probs, index })
+}
+
+/// An objective given as a function of samples: `[M, B, L, K]` -> values `[M, B]`, each row of the batch on its own.
+pub type Objective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
+/// The general contract: a loss `[B]` whose gradient in the logits `[B, L, K]` is the estimate, and whose gradient in
+/// whatever f closes over (a decoder) is f's own at the draw.
+pub trait GradEstimator {
+    /// The loss; its value is f at the draw.
+    fn surrogate_loss(&self, logits: &Tensor, f: Objective, noise: &mut dyn Noise) -> Result<Tensor>;
+}
+
+impl<E: DropIn + ?Sized> GradEstimator for E {
+    fn surrogate_loss(&self, logits: &Tensor, f: Objective, noise: &mut dyn Noise) -> Result<Tensor> {
+        let sample = self.draw(logits, None, noise)?;
+        Ok(f(&sample.value.f_unsqueeze(0)?)?.f_squeeze_dim(0)?)
+    }
+}

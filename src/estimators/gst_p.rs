@@ -1,0 +1,13 @@
+//! Gapped straight-through with the probability-dependent gap: [`super::gst::Gapped`] with [`super::gst::Gap::Probability`].
+use super::gst::{Gap, Gapped};
+use super::{Built, Claims, Knobs, Tau};
+use crate::error::Result;
+
+/// What it promises.
+pub const CLAIMS: Claims = super::gst::CLAIMS;
+
+/// From the registry.
+pub fn build(knobs: &Knobs) -> Result<Built> {
+    knobs.only("gst-p", &["tau"])?;
+    Ok(Built::DropIn(Box::new(Gapped::new(knobs.tau.unwrap_or(Tau::Constant(1.0)), Gap::Probability)?)))
+}

@@ -1,0 +1,60 @@
+//! Straight-through.
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use crate::dist::categorical::Point;
+use crate::error::Result;
+use crate::kernels::rows;
+use crate::noise::Noise;
+
+/// What it promises.
+pub const CLAIMS: Claims = Claims {
+    exact_on: ExactOn::Degree(1),
+    source: "Liu et al. 2023, Theorem 3.1",
+    noise: NoiseKind::Finite,
+    hard_forward: true,
+    f_evals: "1",
+    needs_grad_f: true,
+    tau: ">= 1",
+};
+
+/// Straight-through: the draw is taken for `softmax(logits / tau)` on the way back.
+///
+/// `grad = J(pi_tau) g / tau`, `J(p) g = p * g - p (p . g)`, `pi_tau = softmax(logits / tau)`    (Liu et al. 2023, Eq. 4,
+/// Alg. 1; Bengio et al. 2013). The draw is made at temperature 1.
+///
+/// # Shapes      logits, draw `[.., K]`.
+/// # Units       logits in nats; `tau` dimensionless, > 0.
+/// # Bias, cost  At tau = 1 its mean is the first-order approximation of the gradient, exact for linear f; one evaluation
+///               of f.
+/// # Errors      [`crate::Error::Range`] if `tau` is not positive and finite.
+/// # Differs     from the published code, which casts to float32: the kind of the logits is kept.
+#[derive(Debug, Clone)]
+pub struct StraightThrough {
+    schedule: Tau,
+    tau: f64,
+}
+
+impl StraightThrough {
+    /// With this temperature.
+    pub fn new(tau: Tau) -> Result<Self> {
+        let schedule = tau.check("st", None)?;
+        Ok(StraightThrough { schedule, tau: schedule.at(0) })
+    }
+}
+
+impl DropIn for StraightThrough {
+    fn at_step(&mut self, step: i64) {
+        self.tau = self.schedule.at(step);
+    }
+
+    fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
+        let inv_tau = 1.0 / self.tau;
+        let p = rows::softmax(&point.logits, inv_tau)?;
+        Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
+    }
+}
+
+/// From the registry.
+pub fn build(knobs: &Knobs) -> Result<Built> {
+    knobs.only("st", &["tau"])?;
+    Ok(Built::DropIn(Box::new(StraightThrough::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
+}

@@ -1,0 +1,344 @@
+//! Operations on rows `[.., K]` of categorical variables: softmax, the exponential race, products with its Jacobian.
+//!
+//! Every function takes contiguous or strided tensors of any leading shape and returns fresh contiguous ones without a
+//! graph. With `J(p) g = p * g - p (p . g)` the Jacobian of a softmax with output p (symmetric):
+use super::real::Real;
+use crate::autograd::slices::{slice, slice_mut};
+use crate::error::{Error, Result};
+use multiversion::multiversion;
+use tch::{Device, Kind, Tensor};
+
+/// Rows are handled in blocks of about this many numbers, so that the passes over a block stay in the first-level cache.
+const BLOCK: usize = 4096;
+
+/// Whether the crate's own loops serve this tensor: CPU, f32 or f64. Anything else goes through libtorch.
+pub fn own_loops(t: &Tensor) -> bool {
+    t.device() == Device::Cpu && matches!(t.kind(), Kind::Float | Kind::Double)
+}
+
+/// Length of the last axis; refuses a tensor without axes, an empty last axis and non-floating kinds.
+pub fn classes(op: &'static str, logits: &Tensor) -> Result<i64> {
+    match logits.size().last() {
+        None | Some(0) => Err(Error::shape(op, "[.., K] with K >= 1", logits.size())),
+        Some(_) if !matches!(logits.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) => {
+            Err(Error::shape(op, "a floating kind", logits.kind()))
+        }
+        Some(&k) => Ok(k),
+    }
+}
+
+fn like(t: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::f_empty(t.size(), (t.kind(), t.device()))?)
+}
+
+fn bad_row(logits: &Tensor, row: usize, k: i64) -> Error {
+    let flat = logits.reshape([-1, k]).get(row as i64);
+    let values: Vec<f64> = (0..k.min(8)).map(|i| flat.double_value(&[i])).collect();
+    let rest = if k > 8 { " .." } else { "" };
+    Error::range(
+        format!("logits, row {row},"),
+        "free of NaN and +inf, with at least one class above -inf (-inf masks a class)",
+        format!("{values:?}{rest}"),
+    )
+}
+
+/// `softmax(x * inv_tau)` over the last axis; -inf gives exactly 0.
+///
+/// # Errors
+/// [`Error::Range`] naming the first row with NaN, +inf or nothing above -inf (on CPU only: other devices would have to
+/// synchronise).
+pub fn softmax(x: &Tensor, inv_tau: f64) -> Result<Tensor> {
+    let k = classes("softmax", x)?;
+    if !own_loops(x) {
+        let z = x.detach();
+        let z = if inv_tau == 1.0 { z } else { z.f_mul_scalar(inv_tau)? };
+        return Ok(z.f_softmax(-1, z.kind())?);
+    }
+    let x = x.detach().f_contiguous()?;
+    let mut out = like(&x)?;
+    let bad = match x.kind() {
+        Kind::Float => softmax_f32(slice(&x)?, inv_tau as f32, k as usize, slice_mut(&mut out)?),
+        _ => softmax_loop::<f64>(slice(&x)?, inv_tau, k as usize, slice_mut(&mut out)?),
+    };
+    match bad {
+        None => Ok(out),
+        Some(row) => Err(bad_row(&x, row, k)),
+    }
+}
+
+/// Row by row; returns the first row that has no softmax.
+#[inline(always)]
+fn softmax_loop<T: Real>(x: &[T], inv_tau: T, k: usize, out: &mut [T]) -> Option<usize> {
+    let rows = (BLOCK / k).max(1);
+    let mut bad = None;
+    for (b, (x, out)) in x.chunks(rows * k).zip(out.chunks_mut(rows * k)).enumerate() {
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(k)) {
+            let mut top = x[0];
+            for &v in &x[1..] {
+                top = if v > top { v } else { top };
+            }
+            for (o, &v) in out.iter_mut().zip(x) {
+                *o = (v - top) * inv_tau;
+            }
+        }
+        for o in out.iter_mut() {
+            *o = o.vexp();
+        }
+        for (i, out) in out.chunks_exact_mut(k).enumerate() {
+            let mut sum = T::ZERO;
+            for &v in out.iter() {
+                sum += v;
+            }
+            if !sum.finite() && bad.is_none() {
+                bad = Some(b * rows + i);
+            }
+            let scale = T::ONE / sum;
+            for o in out.iter_mut() {
+                *o = *o * scale;
+            }
+        }
+    }
+    bad
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn softmax_f32(x: &[f32], inv_tau: f32, k: usize, out: &mut [f32]) -> Option<usize> {
+    softmax_loop(x, inv_tau, k, out)
+}
+
+/// Winner of the race: index `[rows]` (i64) and one-hot `[rows, K]` of `argmax_k p_k / e_k`, the first of equals.
+/// `p`, `e`: `[rows, K]`. With rate-1 exponentials e this draws from p, as `torch.multinomial` does.
+pub fn race(p: &Tensor, e: &Tensor) -> Result<(Tensor, Tensor)> {
+    let k = classes("race", p)?;
+    let rows = p.numel() as i64 / k;
+    if !own_loops(p) {
+        let index = (p / e).f_argmax(-1, true)?;
+        let hard = p.f_zeros_like()?.f_scatter_value(-1, &index, 1.0)?;
+        return Ok((index.f_reshape([rows])?, hard));
+    }
+    let (p, e) = (p.f_contiguous()?, e.f_contiguous()?);
+    let mut hard = p.f_zeros_like()?;
+    let mut index = Tensor::f_empty([rows], (Kind::Int64, Device::Cpu))?;
+    match p.kind() {
+        Kind::Float => race_f32(slice(&p)?, slice(&e)?, k as usize, slice_mut(&mut index)?, slice_mut(&mut hard)?),
+        _ => race_loop::<f64>(slice(&p)?, slice(&e)?, k as usize, slice_mut(&mut index)?, slice_mut(&mut hard)?),
+    }
+    Ok((index, hard))
+}
+
+#[inline(always)]
+fn race_loop<T: Real>(p: &[T], e: &[T], k: usize, index: &mut [i64], hard: &mut [T]) {
+    // The scores pass through `hard`, so the division runs over long rows whatever K is.
+    for ((h, &p), &e) in hard.iter_mut().zip(p).zip(e) {
+        *h = p / e;
+    }
+    pick(k, index, hard);
+}
+
+/// Replaces each row of scores by the one-hot of its largest entry, the first of equals.
+#[inline(always)]
+fn pick<T: Real>(k: usize, index: &mut [i64], scores: &mut [T]) {
+    for (h, i) in scores.chunks_exact_mut(k).zip(index) {
+        let (mut best, mut top) = (0, h[0]);
+        for (j, &v) in h.iter().enumerate().skip(1) {
+            let better = v > top;
+            best = if better { j } else { best };
+            top = if better { v } else { top };
+        }
+        h.fill(T::ZERO);
+        h[best] = T::ONE;
+        *i = best as i64;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn race_f32(p: &[f32], e: &[f32], k: usize, index: &mut [i64], hard: &mut [f32]) {
+    race_loop(p, e, k, index, hard)
+}
+
+/// Index of the largest entry of each row `[rows]` (i64) and its one-hot `[rows, K]`, the first of equals.
+pub fn argmax(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let k = classes("argmax", x)?;
+    let x = x.f_reshape([-1, k])?;
+    if !own_loops(&x) {
+        let index = x.f_argmax(-1, false)?;
+        let hard = one_hot(&index, k, x.kind())?;
+        return Ok((index, hard));
+    }
+    let mut hard = x.f_contiguous()?.copy();
+    let mut index = Tensor::f_empty([x.size()[0]], (Kind::Int64, Device::Cpu))?;
+    match x.kind() {
+        Kind::Float => pick_f32(k as usize, slice_mut(&mut index)?, slice_mut(&mut hard)?),
+        _ => pick::<f64>(k as usize, slice_mut(&mut index)?, slice_mut(&mut hard)?),
+    }
+    Ok((index, hard))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn pick_f32(k: usize, index: &mut [i64], scores: &mut [f32]) {
+    pick(k, index, scores)
+}
+
+/// One-hot rows `[rows, K]` of the classes `index` `[rows]`.
+pub fn one_hot(index: &Tensor, k: i64, kind: Kind) -> Result<Tensor> {
+    let hard = Tensor::f_zeros([index.numel() as i64, k], (kind, index.device()))?;
+    Ok(hard.f_scatter_value(-1, &index.f_reshape([-1, 1])?, 1.0)?)
+}
+
+/// `scale * J(p) g`, shape of p.
+pub fn jacobian(p: &Tensor, g: &Tensor, scale: f64) -> Result<Tensor> {
+    combine(&[(p, g, scale)])
+}
+
+/// `sum_i scale_i J(p_i) g_i`: the whole backward of a drop-in in one pass. All `[.., K]`, one shape.
+pub fn combine(terms: &[(&Tensor, &Tensor, f64)]) -> Result<Tensor> {
+    let first = terms.first().ok_or_else(|| Error::shape("jacobian", "at least one term", 0))?;
+    let k = classes("jacobian", first.0)? as usize;
+    if !own_loops(first.0) {
+        let mut sum: Option<Tensor> = None;
+        for (p, g, scale) in terms {
+            let pg = p.f_mul(g)?;
+            let dot = pg.f_sum_dim_intlist(-1, true, pg.kind())?;
+            let term = (pg - *p * dot).f_mul_scalar(*scale)?;
+            sum = Some(match sum {
+                None => term,
+                Some(s) => s + term,
+            });
+        }
+        return Ok(sum.expect("terms is not empty"));
+    }
+    let mut out = like(first.0)?;
+    for (i, (p, g, scale)) in terms.iter().enumerate() {
+        let (p, g) = (p.f_contiguous()?, g.f_to_kind(p.kind())?.f_contiguous()?);
+        if p.numel() != out.numel() || g.numel() != out.numel() {
+            return Err(Error::shape("jacobian", format!("{:?}", out.size()), (p.size(), g.size())));
+        }
+        match p.kind() {
+            Kind::Float => jacobian_f32(slice(&p)?, slice(&g)?, *scale as f32, k, i > 0, slice_mut(&mut out)?),
+            _ => jacobian_loop::<f64>(slice(&p)?, slice(&g)?, *scale, k, i > 0, slice_mut(&mut out)?),
+        }
+    }
+    Ok(out)
+}
+
+#[inline(always)]
+fn jacobian_loop<T: Real>(p: &[T], g: &[T], scale: T, k: usize, add: bool, out: &mut [T]) {
+    for ((p, g), out) in p.chunks_exact(k).zip(g.chunks_exact(k)).zip(out.chunks_exact_mut(k)) {
+        let mut dot = T::ZERO;
+        for (&p, &g) in p.iter().zip(g) {
+            // a masked class has p = 0: its upstream value, whatever it is, must not reach the others
+            dot += if p == T::ZERO { T::ZERO } else { p * g };
+        }
+        for ((o, &p), &g) in out.iter_mut().zip(p).zip(g) {
+            let v = if p == T::ZERO { T::ZERO } else { scale * p * (g - dot) };
+            *o = if add { *o + v } else { v };
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn jacobian_f32(p: &[f32], g: &[f32], scale: f32, k: usize, add: bool, out: &mut [f32]) {
+    jacobian_loop(p, g, scale, k, add, out)
+}
+
+/// `(p + onehot(index)) / 2` rows, and `p` itself untouched: the point halfway to the draw at which ReinMax evaluates.
+pub fn halfway(p: &Tensor, hard: &Tensor) -> Result<Tensor> {
+    let mut s = like(&p.f_contiguous()?)?;
+    if !own_loops(p) {
+        return Ok((p + hard).f_mul_scalar_(0.5)?);
+    }
+    let (p, h) = (p.f_contiguous()?, hard.f_contiguous()?);
+    match p.kind() {
+        Kind::Float => halfway_f32(slice(&p)?, slice(&h)?, slice_mut(&mut s)?),
+        _ => halfway_loop::<f64>(slice(&p)?, slice(&h)?, slice_mut(&mut s)?),
+    }
+    Ok(s)
+}
+
+#[inline(always)]
+fn halfway_loop<T: Real>(p: &[T], h: &[T], out: &mut [T]) {
+    for ((o, &p), &h) in out.iter_mut().zip(p).zip(h) {
+        *o = (p + h) * T::of(0.5);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn halfway_f32(p: &[f32], h: &[f32], out: &mut [f32]) {
+    halfway_loop(p, h, out)
+}
+
+/// Logits perturbed by Gumbel noise, `x - ln e` with rate-1 exponentials e: `[.., K]` each. -inf stays -inf.
+pub fn perturb(x: &Tensor, e: &Tensor) -> Result<Tensor> {
+    if !own_loops(x) {
+        return Ok(x.detach().f_sub(&e.f_log()?)?);
+    }
+    let (x, e) = (x.detach().f_contiguous()?, e.f_contiguous()?);
+    let mut out = like(&x)?;
+    match x.kind() {
+        Kind::Float => perturb_f32(slice(&x)?, slice(&e)?, slice_mut(&mut out)?),
+        _ => perturb_loop::<f64>(slice(&x)?, slice(&e)?, slice_mut(&mut out)?),
+    }
+    Ok(out)
+}
+
+#[inline(always)]
+fn perturb_loop<T: Real>(x: &[T], e: &[T], out: &mut [T]) {
+    for ((o, &x), &e) in out.iter_mut().zip(x).zip(e) {
+        *o = x - e.vln();
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn perturb_f32(x: &[f32], e: &[f32], out: &mut [f32]) {
+    perturb_loop(x, e, out)
+}
+
+/// Logits with the drawn class lifted to the row's maximum and the others held at least `gap` below it, `[.., K]`.
+///
+/// `index`: drawn class `[..]`; `gap` in nats, or none for GST-p's `-log1p(-q) / q` with `q = (1 - 1e-5) p_c`
+/// (Fan et al. 2022; the 1e-5, the reference's, keeps the gap below 11.52).
+pub fn gapped(logits: &Tensor, probs: &Tensor, index: &Tensor, gap: Option<f64>) -> Result<Tensor> {
+    let k = classes("gst", logits)?;
+    if !own_loops(logits) {
+        let c = index.f_unsqueeze(-1)?;
+        let top = logits.f_amax(-1, true)?;
+        let limit = match gap {
+            Some(gap) => &top - gap,
+            None => {
+                let q = probs.f_gather(-1, &c, false)? * (1.0 - 1e-5);
+                // -log1p(-q) / q -> 1 as q -> 0
+                let gap = (-(-&q).f_log1p()? / &q).f_where_self(&q.f_gt(0.0)?, &q.f_ones_like()?)?;
+                &top - gap
+            }
+        };
+        return Ok(logits.f_minimum(&limit)?.f_scatter(-1, &c, &top)?);
+    }
+    let (x, p, index) = (logits.detach().f_contiguous()?, probs.f_contiguous()?, index.f_contiguous()?);
+    let mut out = like(&x)?;
+    match x.kind() {
+        Kind::Float => {
+            gapped_loop::<f32>(slice(&x)?, slice(&p)?, slice(&index)?, gap, k as usize, slice_mut(&mut out)?)
+        }
+        _ => gapped_loop::<f64>(slice(&x)?, slice(&p)?, slice(&index)?, gap, k as usize, slice_mut(&mut out)?),
+    }
+    Ok(out)
+}
+
+fn gapped_loop<T: Real>(x: &[T], p: &[T], index: &[i64], gap: Option<f64>, k: usize, out: &mut [T]) {
+    for (((x, p), &c), out) in x.chunks_exact(k).zip(p.chunks_exact(k)).zip(index).zip(out.chunks_exact_mut(k)) {
+        let c = c as usize;
+        let mut top = x[0];
+        for &v in &x[1..] {
+            top = if v > top { v } else { top };
+        }
+        let gap = gap.unwrap_or_else(|| {
+            let q = p[c].f64() * (1.0 - 1e-5);
+            if q > 0.0 { -(-q).ln_1p() / q } else { 1.0 }
+        });
+        let limit = top - T::of(gap);
+        for (o, &v) in out.iter_mut().zip(x) {
+            *o = if v < limit { v } else { limit };
+        }
+        out[c] = top;
+    }
+}

@@ -57,3 +57,10 @@ pub fn gradient(logits: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Resul
     let total = e.f_sum(e.kind())?;
     Ok(Tensor::f_run_backward(&[total], &[&leaf], false, false)?.remove(0))
 }
+
+/// `E f(D)` from a table of f: logits `[B, L, K]`, values `[S, B]` of every state -> `[B]`, differentiable in both.
+pub fn expectation_of_table(logits: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let (_, l, k) = logits.size3().map_err(|_| Error::shape("exact", "logits [B, L, K]", logits.size()))?;
+    let p = probabilities(logits, &states(l, k, logits.kind(), logits.device())?)?;
+    Ok((p * values).f_sum_dim_intlist(0, false, logits.kind())?)
+}

@@ -1,1 +1,7 @@
-//! (module)
+//! Networks of the experiments, with PyTorch's layout, names and initialisation.
+
+pub mod linear;
+pub mod loss;
+pub mod vae;
+pub use linear::{Linear, Params};
+pub use vae::CategoricalVae;

@@ -1,1 +1,18 @@
-//! (module)
+//! Data sets: parsers and fetching, one file a data set, every byte verified.
+//!
+//! ```no_run
+//! use thruway::data::{Fetch, ImageSet, load, unit_interval};
+//! let mnist = load(ImageSet::Mnist, Fetch::Allowed)?;          // u8 [60000, 784]
+//! let batch = unit_interval(&mnist.train.narrow(0, 0, 100));   // f32 [100, 784], in [0, 1]
+//! # thruway::Result::Ok(())
+//! ```
+//! Sources, checksums, licences and the environment variables: `data/README.md`.
+pub mod fetch;
+pub mod idx;
+pub mod images;
+mod packages;
+pub mod pickle;
+mod survey;
+
+pub use images::{Fetch, ImageSet, Images, Places, Source, load, load_from, unit_interval};
+pub use survey::{Found, fetch_all, report, report_at};

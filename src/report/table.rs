@@ -73,26 +73,29 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// A figure for a table: two decimals or what the spread needs, powers of ten for the very small.
+/// Decimals that show two digits of a spread, at least two and at most six.
+fn decimals(spread: f64) -> usize {
+    if spread > 0.0 { (1.0 - spread.log10().floor()).clamp(2.0, 6.0) as usize } else { 2 }
+}
+
+/// A figure for a table: whole numbers as such, two decimals from 1 on, four digits below, powers of ten when tiny.
 pub(crate) fn number(x: f64, spread: Option<f64>) -> String {
-    if !x.is_finite() {
-        return x.to_string();
+    let small = x != 0.0 && x.abs() < 1e-4;
+    match spread {
+        _ if !x.is_finite() => x.to_string(),
+        Some(s) if !small || s >= 1e-4 => format!("{x:.*}", decimals(s)),
+        None if x.fract() == 0.0 => format!("{x}"),
+        None if x.abs() >= 1.0 => format!("{x:.2}"),
+        None if !small => format!("{x:.*}", decimals(x.abs() / 100.0)),
+        _ => format!("{x:.2e}"),
     }
-    if x != 0.0 && x.abs() < 1e-4 && spread.is_none_or(|s| s < 1e-4) {
-        return format!("{x:.2e}");
-    }
-    let scale = spread.filter(|s| *s > 0.0).unwrap_or(if x == 0.0 { 1.0 } else { x.abs() / 100.0 });
-    let decimals = if x.fract() == 0.0 && spread.is_none() { 0 } else { (1.0 - scale.log10().floor()).clamp(2.0, 6.0) as usize };
-    format!("{x:.decimals$}")
 }
 
 /// `mean ± std`, or the mean alone.
 pub(crate) fn mean_std(mean: f64, std: Option<f64>) -> String {
     match std {
-        Some(s) => {
-            let decimals = if s > 0.0 { (1.0 - s.log10().floor()).clamp(2.0, 6.0) as usize } else { 2 };
-            format!("{} ± {s:.decimals$}", number(mean, Some(s)))
-        }
+        Some(s) if mean != 0.0 && mean.abs() < 1e-4 && s < 1e-4 => format!("{mean:.2e} ± {s:.1e}"),
+        Some(s) => format!("{} ± {s:.*}", number(mean, Some(s)), decimals(s)),
         None => number(mean, None),
     }
 }

@@ -301,8 +301,10 @@ fn panic_message(payload: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// libtorch's errors carry some forty lines of C++ frames.
-fn without_backtrace(mut text: String) -> String {
-    text.truncate(text.find("\nException raised from").unwrap_or(text.len()));
-    text
+/// libtorch's errors carry some forty lines of C++ frames; in the message of a failed `unwrap` they are escaped.
+fn without_backtrace(text: String) -> String {
+    match text.split_once("Exception raised from") {
+        Some((head, _)) => head.trim_end().trim_end_matches("\\n").to_string(),
+        None => text,
+    }
 }

@@ -243,7 +243,11 @@ int thruway_set_generator_state(int device, const Tensor* state) {
 }
 
 int thruway_set_deterministic(bool on) {
-  return guarded([&] { at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false); });
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
+    // On by default, and a pass of NaN over every fresh tensor: a debugging aid, not determinism.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
 }
 
 // libtorch's description of itself as it was built; valid for the life of the process.

@@ -35,6 +35,8 @@ pub struct Claims {
     pub f_evals: &'static str,
     /// Needs the derivative of f.
     pub needs_grad_f: bool,
+    /// Flags it takes, of `tau`, `samples`, `gap`.
+    pub knobs: &'static [&'static str],
     /// Temperatures that make sense, for the table.
     pub tau: &'static str,
 }

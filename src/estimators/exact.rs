@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "K^L + 1",
     needs_grad_f: false,
+    knobs: &[],
     tau: "none",
 };
 
@@ -42,6 +43,6 @@ impl GradEstimator for Exact {
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("exact", &[])?;
+    knobs.only("exact", CLAIMS.knobs)?;
     Ok(Built::Wide(Box::new(Exact), "exact"))
 }

@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau", "gap"],
     tau: "<= 1",
 };
 
@@ -68,14 +69,14 @@ impl DropIn for Gapped {
             Gap::Probability => None,
         };
         let xi = rows::gapped(&point.logits, &point.probs, &point.index, constant)?;
-        let p = rows::softmax(&xi, inv_tau)?;
+        let p = rows::softmax(&xi, self.tau)?;
         Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
     }
 }
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("gst", &["tau", "gap"])?;
+    knobs.only("gst", CLAIMS.knobs)?;
     let tau = knobs.tau.unwrap_or(Tau::Constant(1.0));
     Ok(Built::DropIn(Box::new(Gapped::new(tau, Gap::Constant(knobs.gap.unwrap_or(1.0)))?)))
 }

@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau", "samples"],
     tau: "<= 1",
 };
 
@@ -67,7 +68,7 @@ impl DropIn for GumbelRao {
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("gumbel-rao", &["tau", "samples"])?;
+    knobs.only("gumbel-rao", CLAIMS.knobs)?;
     let tau = knobs.tau.unwrap_or(Tau::Constant(1.0));
     Ok(Built::DropIn(Box::new(GumbelRao::new(tau, knobs.samples.unwrap_or(SAMPLES))?)))
 }

@@ -15,6 +15,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: false,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau"],
     tau: "<= 1",
 };
 
@@ -53,13 +54,13 @@ impl DropIn for GumbelSoftmax {
 
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
         let inv_tau = 1.0 / self.tau;
-        let y = relaxation(point, inv_tau, noise)?;
+        let y = relaxation(point, self.tau, noise)?;
         Ok(Surrogate { relaxed: Some(y), vjp: Box::new(move |g, y| rows::jacobian(y, g, inv_tau)) })
     }
 }
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("gumbel-softmax", &["tau"])?;
+    knobs.only("gumbel-softmax", CLAIMS.knobs)?;
     Ok(Built::DropIn(Box::new(GumbelSoftmax::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
 }

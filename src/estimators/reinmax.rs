@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau"],
     tau: ">= 1",
 };
 
@@ -50,7 +51,7 @@ impl DropIn for Reinmax {
         let p_tau = if self.tau == 1.0 {
             point.probs.shallow_clone()
         } else {
-            rows::softmax(&point.logits, 1.0 / self.tau)?
+            rows::softmax(&point.logits, self.tau)?
         };
         let half = rows::halfway(&p_tau, &point.hard)?;
         let p = point.probs.shallow_clone();
@@ -60,6 +61,6 @@ impl DropIn for Reinmax {
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("reinmax", &["tau"])?;
+    knobs.only("reinmax", CLAIMS.knobs)?;
     Ok(Built::DropIn(Box::new(Reinmax::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
 }

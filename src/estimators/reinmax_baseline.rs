@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &[],
     tau: "1",
 };
 
@@ -48,6 +49,6 @@ impl DropIn for ReinmaxBaseline {
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("reinmax-baseline", &[])?;
+    knobs.only("reinmax-baseline", CLAIMS.knobs)?;
     Ok(Built::DropIn(Box::new(ReinmaxBaseline)))
 }

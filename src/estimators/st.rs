@@ -13,6 +13,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau"],
     tau: ">= 1",
 };
 
@@ -48,13 +49,13 @@ impl DropIn for StraightThrough {
 
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
         let inv_tau = 1.0 / self.tau;
-        let p = rows::softmax(&point.logits, inv_tau)?;
+        let p = rows::softmax(&point.logits, self.tau)?;
         Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
     }
 }
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("st", &["tau"])?;
+    knobs.only("st", CLAIMS.knobs)?;
     Ok(Built::DropIn(Box::new(StraightThrough::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
 }

@@ -14,6 +14,7 @@ pub const CLAIMS: Claims = Claims {
     hard_forward: true,
     f_evals: "1",
     needs_grad_f: true,
+    knobs: &["tau"],
     tau: "<= 1",
 };
 
@@ -52,28 +53,28 @@ impl DropIn for StGumbelSoftmax {
 
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
         let inv_tau = 1.0 / self.tau;
-        let p = relaxation(point, inv_tau, noise)?;
+        let p = relaxation(point, self.tau, noise)?;
         Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
     }
 }
 
 /// `softmax((logits + G) / tau)`, `[.., K]`, with the G of the draw or, where there is none, one drawn given the class:
 /// up to a constant of the row `-log E_c` for the class c and `-log(E_j / pi_j + E_c)` for the others.
-pub(super) fn relaxation(point: &Point, inv_tau: f64, noise: &mut dyn Noise) -> Result<Tensor> {
+pub(super) fn relaxation(point: &Point, tau: f64, noise: &mut dyn Noise) -> Result<Tensor> {
     if let Some(perturbed) = &point.perturbed {
-        return rows::softmax(perturbed, inv_tau);
+        return rows::softmax(perturbed, tau);
     }
     let (probs, hard) = (&point.probs, &point.hard);
     let e = noise.exponential(&probs.size(), probs.kind(), probs.device())?;
     let chosen = (&e * hard).f_sum_dim_intlist(-1, true, e.kind())?;
     // the class itself: E_c alone
     let others = (e / probs + &chosen).f_where_self(&hard.f_eq(0.0)?, &chosen)?;
-    rows::softmax(&others.f_log()?.f_neg()?, inv_tau)
+    rows::softmax(&others.f_log()?.f_neg()?, tau)
 }
 
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
-    knobs.only("stgs", &["tau"])?;
+    knobs.only("stgs", CLAIMS.knobs)?;
     Ok(Built::DropIn(Box::new(StGumbelSoftmax::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
 }
 

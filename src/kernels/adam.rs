@@ -60,8 +60,9 @@ fn step_loop<T: Real + Root>(param: &mut [T], grad: &[T], m: &mut [T], v: &mut [
         let g = g + decay * *p;
         *m += c1 * (g - *m);
         *v = b2 * *v + c2 * g * g;
-        let update = if s.adaptive { *m / ((*v).root() / root + eps) } else { *m };
-        *p = *p - size * update;
+        // in PyTorch's order (addcdiv): scale, then divide
+        let scaled = -size * *m;
+        *p += if s.adaptive { scaled / ((*v).root() / root + eps) } else { scaled };
     }
 }
 

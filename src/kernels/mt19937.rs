@@ -84,13 +84,13 @@ fn temper(mut y: u32) -> u32 {
     y ^ (y >> 18)
 }
 
-/// `-ln(w)` of doubles in (0, 1], to about 1e-11 relative: enough to round to f32 as the exact value does but for one
+/// `-ln(w)` of normal positive doubles, to about 1e-11 relative: enough to round to f32 as the exact value does but for one
 /// case in a thousand.
 #[inline(always)]
 fn minus_ln(w: f64) -> f64 {
     let bits = w.to_bits();
     let shifted = bits.wrapping_sub(0x3fe6_a09e_667f_3bcd); // bits of sqrt(1/2)
-    // The exponent (-53..0) as a double without an integer conversion: it lands in the low bits of 1.5 * 2^52.
+    // The exponent as a double without an integer conversion: it lands in the low bits of 1.5 * 2^52.
     let e =
         f64::from_bits(((shifted >> 52) ^ 0x800).wrapping_add(0x4338_0000_0000_0000 - 0x800)) - 6_755_399_441_055_744.0;
     let m = f64::from_bits((shifted & 0x000f_ffff_ffff_ffff).wrapping_add(0x3fe6_a09e_667f_3bcd));
@@ -105,6 +105,20 @@ fn minus_ln(w: f64) -> f64 {
     p = p * z + 1.0 / 3.0;
     let ln_m = 2.0 * s + 2.0 * s * z * p;
     -(e * std::f64::consts::LN_2 + ln_m)
+}
+
+/// Gumbel noise `-ln e` from rate-1 exponentials, in place; f32 takes the double's logarithm, so that it is rounded once
+/// and agrees with libtorch's to one rounding.
+pub fn minus_ln_(e: &mut Tensor) -> Result<()> {
+    minus_ln_f32(slice_mut(e)?);
+    Ok(())
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn minus_ln_f32(e: &mut [f32]) {
+    for e in e {
+        *e = minus_ln(*e as f64) as f32;
+    }
 }
 
 /// Fills `out` from pairs of outputs; `high`, `low`: the halves of the 64-bit word.

@@ -42,23 +42,23 @@ fn bad_row(logits: &Tensor, row: usize, k: i64) -> Error {
     )
 }
 
-/// `softmax(x * inv_tau)` over the last axis; -inf gives exactly 0.
+/// `softmax(x / tau)` over the last axis; -inf gives exactly 0.
 ///
 /// # Errors
 /// [`Error::Range`] naming the first row with NaN, +inf or nothing above -inf (on CPU only: other devices would have to
 /// synchronise).
-pub fn softmax(x: &Tensor, inv_tau: f64) -> Result<Tensor> {
+pub fn softmax(x: &Tensor, tau: f64) -> Result<Tensor> {
     let k = classes("softmax", x)?;
     if !own_loops(x) {
         let z = x.detach();
-        let z = if inv_tau == 1.0 { z } else { z.f_mul_scalar(inv_tau)? };
+        let z = if tau == 1.0 { z } else { z.f_div_scalar(tau)? };
         return Ok(z.f_softmax(-1, z.kind())?);
     }
     let x = x.detach().f_contiguous()?;
     let mut out = like(&x)?;
     let bad = match x.kind() {
-        Kind::Float => softmax_f32(slice(&x)?, inv_tau as f32, k as usize, slice_mut(&mut out)?),
-        _ => softmax_loop::<f64>(slice(&x)?, inv_tau, k as usize, slice_mut(&mut out)?),
+        Kind::Float => softmax_f32(slice(&x)?, tau as f32, k as usize, slice_mut(&mut out)?),
+        _ => softmax_loop::<f64>(slice(&x)?, tau, k as usize, slice_mut(&mut out)?),
     };
     match bad {
         None => Ok(out),
@@ -66,29 +66,63 @@ pub fn softmax(x: &Tensor, inv_tau: f64) -> Result<Tensor> {
     }
 }
 
+/// Numbers in a vector of libtorch's widest build; rows at least as long are reduced by lanes, in its order of addition.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn reduce<T: Real>(x: &[T], combine: impl Fn(T, T) -> T) -> T {
+    if x.len() < LANES {
+        return x[1..].iter().fold(x[0], |a, &b| combine(a, b));
+    }
+    let (first, rest) = x.split_at(LANES);
+    let mut lanes: [T; LANES] = first.try_into().expect("as many as lanes");
+    let chunks = rest.chunks_exact(LANES);
+    let tail = chunks.remainder();
+    for c in chunks {
+        for i in 0..LANES {
+            lanes[i] = combine(lanes[i], c[i]);
+        }
+    }
+    for (l, &t) in lanes.iter_mut().zip(tail) {
+        *l = combine(*l, t);
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = combine(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn largest<T: Real>(x: &[T]) -> T {
+    reduce(x, |a, b| if b > a { b } else { a })
+}
+
+#[inline(always)]
+fn total<T: Real>(x: &[T]) -> T {
+    reduce(x, |a, b| a + b)
+}
+
 /// Row by row; returns the first row that has no softmax.
 #[inline(always)]
-fn softmax_loop<T: Real>(x: &[T], inv_tau: T, k: usize, out: &mut [T]) -> Option<usize> {
+fn softmax_loop<T: Real>(x: &[T], tau: T, k: usize, out: &mut [T]) -> Option<usize> {
     let rows = (BLOCK / k).max(1);
     let mut bad = None;
     for (b, (x, out)) in x.chunks(rows * k).zip(out.chunks_mut(rows * k)).enumerate() {
         for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(k)) {
-            let mut top = x[0];
-            for &v in &x[1..] {
-                top = if v > top { v } else { top };
-            }
+            let top = largest(x);
             for (o, &v) in out.iter_mut().zip(x) {
-                *o = (v - top) * inv_tau;
+                *o = v - top;
             }
         }
-        for o in out.iter_mut() {
-            *o = o.vexp();
+        if tau == T::ONE {
+            out.iter_mut().for_each(|o| *o = o.softmax_exp());
+        } else {
+            out.iter_mut().for_each(|o| *o = (*o / tau).softmax_exp());
         }
         for (i, out) in out.chunks_exact_mut(k).enumerate() {
-            let mut sum = T::ZERO;
-            for &v in out.iter() {
-                sum += v;
-            }
+            let sum = total(out);
             if !sum.finite() && bad.is_none() {
                 bad = Some(b * rows + i);
             }
@@ -102,8 +136,8 @@ fn softmax_loop<T: Real>(x: &[T], inv_tau: T, k: usize, out: &mut [T]) -> Option
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn softmax_f32(x: &[f32], inv_tau: f32, k: usize, out: &mut [f32]) -> Option<usize> {
-    softmax_loop(x, inv_tau, k, out)
+fn softmax_f32(x: &[f32], tau: f32, k: usize, out: &mut [f32]) -> Option<usize> {
+    softmax_loop(x, tau, k, out)
 }
 
 /// Winner of the race: index `[rows]` (i64) and one-hot `[rows, K]` of `argmax_k p_k / e_k`, the first of equals.
@@ -230,7 +264,7 @@ fn jacobian_loop<T: Real>(p: &[T], g: &[T], scale: T, k: usize, add: bool, out: 
             dot += if p == T::ZERO { T::ZERO } else { p * g };
         }
         for ((o, &p), &g) in out.iter_mut().zip(p).zip(g) {
-            let v = if p == T::ZERO { T::ZERO } else { scale * p * (g - dot) };
+            let v = if p == T::ZERO { T::ZERO } else { (g - dot) * p * scale };
             *o = if add { *o + v } else { v };
         }
     }
@@ -327,10 +361,7 @@ pub fn gapped(logits: &Tensor, probs: &Tensor, index: &Tensor, gap: Option<f64>)
 fn gapped_loop<T: Real>(x: &[T], p: &[T], index: &[i64], gap: Option<f64>, k: usize, out: &mut [T]) {
     for (((x, p), &c), out) in x.chunks_exact(k).zip(p.chunks_exact(k)).zip(index).zip(out.chunks_exact_mut(k)) {
         let c = c as usize;
-        let mut top = x[0];
-        for &v in &x[1..] {
-            top = if v > top { v } else { top };
-        }
+        let top = largest(x);
         let gap = gap.unwrap_or_else(|| {
             let q = p[c].f64() * (1.0 - 1e-5);
             if q > 0.0 { -(-q).ln_1p() / q } else { 1.0 }

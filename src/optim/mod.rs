@@ -168,8 +168,7 @@ fn coefficients(method: Method, s: &Settings, t: i64) -> Step {
             let rho_inf = 2.0 / (1.0 - b2) - 1.0;
             let rho = rho_inf - 2.0 * t as f64 * b2.powi(t as i32) / c2;
             if rho > 5.0 {
-                let rect =
-                    ((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho)).sqrt();
+                let rect = ((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho)).sqrt();
                 // the correction of the second moment stands outside eps here
                 Step { step_size: s.lr / c1 * rect * c2.sqrt(), root: 1.0, ..common }
             } else {
@@ -183,11 +182,7 @@ fn by_ops(param: &mut Tensor, grad: &Tensor, m: &mut Tensor, v: &mut Tensor, s: 
     let grad = if s.weight_decay == 0.0 { grad.shallow_clone() } else { grad + &*param * s.weight_decay };
     let _ = m.f_lerp_(&grad, 1.0 - s.beta1)?;
     let _ = v.f_mul_scalar_(s.beta2)?.f_addcmul_(&(&grad * (1.0 - s.beta2)), &grad)?;
-    let update = if s.adaptive {
-        &*m / (v.f_sqrt()? / s.root).f_add_scalar_(s.eps)?
-    } else {
-        m.shallow_clone()
-    };
+    let update = if s.adaptive { &*m / (v.f_sqrt()? / s.root).f_add_scalar_(s.eps)? } else { m.shallow_clone() };
     let _ = param.f_sub_(&(update * s.step_size))?;
     Ok(())
 }

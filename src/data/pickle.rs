@@ -22,8 +22,7 @@ pub struct Arrays {
 /// What is not as expected, in words.
 pub fn read(mut source: impl BufRead, counts: [usize; 3], pixels: usize) -> Outcome<Arrays> {
     let mut arrays = Arrays { images: Default::default(), labels: Default::default() };
-    for part in 0..3 {
-        let n = counts[part];
+    for (part, &n) in counts.iter().enumerate() {
         next_string(&mut source, 4 * n * pixels)?;
         arrays.images[part] = convert(&mut source, n * pixels, |b: [u8; 4]| {
             let value = f32::from_le_bytes(b) * 256.0;

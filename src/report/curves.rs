@@ -21,6 +21,9 @@ struct Series {
     points: Vec<Dot>,
 }
 
+/// Of each seed its (step, value) pairs.
+type Seeds = Vec<Vec<(f64, f64)>>;
+
 #[derive(Debug)]
 struct Dot {
     step: f64,
@@ -30,8 +33,7 @@ struct Dot {
 
 /// One chart for each logged metric of the problem, as HTML figures; empty when nothing was logged twice.
 pub fn charts(problem: &Problem) -> Result<String> {
-    // metric -> group -> seed -> (step, value)
-    let mut logged: BTreeMap<String, BTreeMap<usize, Vec<Vec<(f64, f64)>>>> = BTreeMap::new();
+    let mut logged: BTreeMap<String, BTreeMap<usize, Seeds>> = BTreeMap::new();
     for (index, group) in problem.groups.iter().enumerate() {
         for (seed, run) in group.runs.iter().enumerate() {
             for point in run.points()? {

@@ -72,7 +72,10 @@ mod tests {
     fn central_interval_drops_the_tails() {
         let values: Vec<f64> = (0..=20).rev().map(f64::from).collect();
         let (low, high) = central_interval(&values, 0.70).unwrap();
-        assert!((low - 3.0).abs() < 1e-12 && (high - 17.0).abs() < 1e-12, "0.15 is not a binary fraction: {low}, {high}");
+        assert!(
+            (low - 3.0).abs() < 1e-12 && (high - 17.0).abs() < 1e-12,
+            "0.15 is not a binary fraction: {low}, {high}"
+        );
         assert_eq!(central_interval(&[1.0], 0.70), None);
         assert_eq!(Spread::of(&[]), None);
     }

@@ -1,10 +1,13 @@
-//! `thruway`: everything around the experiments: reports, results, set-up.
-use clap::{Parser, Subcommand};
+//! `thruway`: everything around the experiments: set-up, data, reports, results.
+mod doctor;
+
+use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
+use thruway::data::{self, ImageSet};
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
 
-/// Gradient estimators for discrete random variables: set-up, data, sweeps and reports.
+/// Gradient estimators for discrete random variables: set-up, data and reports.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
@@ -12,8 +15,17 @@ struct Cli {
     command: Command,
 }
 
+// One variant a subcommand, one arm in `main`.
 #[derive(Subcommand)]
 enum Command {
+    /// Print versions, threads, memory, CUDA and data found, with the remedy for each thing missing; exit status 1 if the
+    /// main job lacks something.
+    Doctor,
+    /// Fetch and verify data sets.
+    Data {
+        /// Sets to fetch [default: all].
+        sets: Vec<ImageSet>,
+    },
     /// Tables (ours beside the published) in the terminal, and one self-contained HTML page with curves and commands.
     Report(ReportArgs),
     /// Copy config.json and summary.json of finished runs to where quoted results are kept.
@@ -22,18 +34,31 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Report(args) => report::report(&args),
-        Command::Collect(args) => report::collect::collect(&args),
+        Command::Doctor => Ok(doctor::doctor()),
+        Command::Data { sets } => Ok(fetch(&sets)),
+        Command::Report(args) => report::report(&args).map(|text| (text, true)),
+        Command::Collect(args) => report::collect::collect(&args).map(|text| (text, true)),
     };
     match result {
-        Ok(text) => {
+        Ok((text, good)) => {
             // A closed pipe (`| head`) is the reader's choice, not a failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            ExitCode::from(u8::from(!good))
         }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// What became of each set, a line each, and whether all are there.
+fn fetch(sets: &[ImageSet]) -> (String, bool) {
+    let sets = if sets.is_empty() { ImageSet::value_variants() } else { sets };
+    let outcomes = data::fetch_all(sets);
+    let line = |(set, outcome): &(ImageSet, thruway::Result<data::Source>)| match outcome {
+        Ok(source) => format!("{set}: {source}, SHA-256 verified\n"),
+        Err(error) => format!("{set}: {error}\n"),
+    };
+    (outcomes.iter().map(line).collect(), outcomes.iter().all(|(_, outcome)| outcome.is_ok()))
 }

@@ -159,10 +159,10 @@ fn objection(group: &Group, table: &published::Table, column: &str) -> Option<St
             }
             _ => {}
         }
-    } else if let Some(theirs) = paper("steps").and_then(Value::as_i64) {
-        if let Some(ours) = group.outcomes().map(|o| o.steps).find(|&s| s != theirs) {
-            return Some(format!("{ours} of {theirs} steps"));
-        }
+    } else if let Some(theirs) = paper("steps").and_then(Value::as_i64)
+        && let Some(ours) = group.outcomes().map(|o| o.steps).find(|&s| s != theirs)
+    {
+        return Some(format!("{ours} of {theirs} steps"));
     }
     let name = run.setting("estimator").unwrap_or_default();
     if name == "gst" && run.config.get("gap").and_then(Value::as_f64).is_some_and(|g| g != 1.0) {

@@ -21,6 +21,9 @@ struct Series {
     points: Vec<Dot>,
 }
 
+/// Of each seed its (step, value) pairs.
+type Seeds = Vec<Vec<(f64, f64)>>;
+
 #[derive(Debug)]
 struct Dot {
     step: f64,
@@ -30,8 +33,7 @@ struct Dot {
 
 /// One chart for each logged metric of the problem, as HTML figures; empty when nothing was logged twice.
 pub fn charts(problem: &Problem) -> Result<String> {
-    // metric -> group -> seed -> (step, value)
-    let mut logged: BTreeMap<String, BTreeMap<usize, Vec<Vec<(f64, f64)>>>> = BTreeMap::new();
+    let mut logged: BTreeMap<String, BTreeMap<usize, Seeds>> = BTreeMap::new();
     for (index, group) in problem.groups.iter().enumerate() {
         for (seed, run) in group.runs.iter().enumerate() {
             for point in run.points()? {
@@ -98,20 +100,23 @@ fn tick(value: f64, step: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Range of the values, and the step before which curves leave the frame: a steep start would flatten all the rest.
-fn frame(series: &[(usize, Series)], first: f64, last: f64) -> (f64, f64, Option<f64>) {
-    let range = |from: f64| {
-        let dots = series.iter().flat_map(|(_, s)| &s.points).filter(|d| d.step >= from);
-        let ends = dots.flat_map(|d| [d.mean, d.band.map_or(d.mean, |b| b.0), d.band.map_or(d.mean, |b| b.1)]);
+/// Range of the values, and whether the steep start of a curve, which would flatten all the rest, leaves the frame. A
+/// curve's start is the first twentieth of the axis, and at most half of the curve.
+fn frame(series: &[(usize, Series)], first: f64, last: f64) -> (f64, f64, bool) {
+    let range = |whole: bool| {
+        let late = series.iter().flat_map(|(_, s)| {
+            let end = s.points.last().map_or(first, |d| d.step);
+            let from = first + (0.05 * (last - first)).min(0.5 * (end - first));
+            s.points.iter().filter(move |d| whole || d.step >= from)
+        });
+        let ends = late.flat_map(|d| [d.mean, d.band.map_or(d.mean, |b| b.0), d.band.map_or(d.mean, |b| b.1)]);
         ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)))
     };
-    let (low, high) = range(f64::NEG_INFINITY);
-    let from = first + 0.05 * (last - first);
-    let (late_low, late_high) = range(from);
+    let ((low, high), (late_low, late_high)) = (range(true), range(false));
     let steep = late_high > late_low && high - low > 3.0 * (late_high - late_low);
     let (low, high) = if steep { (late_low, late_high) } else { (low, high) };
     let margin = if high > low { 0.05 * (high - low) } else { 0.5 * high.abs().max(1e-3) };
-    (low - margin, high + margin, steep.then_some(from))
+    (low - margin, high + margin, steep)
 }
 
 fn figure(problem: &str, metric: &str, span: f64, series: &[(usize, Series)]) -> String {
@@ -196,10 +201,8 @@ fn figure(problem: &str, metric: &str, span: f64, series: &[(usize, Series)]) ->
     if span > 1.0 {
         notes.push(format!("each point is the mean over {span} steps"));
     }
-    if let Some(step) = cut {
-        notes.push(format!(
-            "the axis fits the values from step {step:.0} on; what comes before may lie outside the frame"
-        ));
+    if cut {
+        notes.push("the axis leaves out the steep start of the curves".to_string());
     }
     let notes: String = notes.iter().map(|n| format!("<li>{n}</li>")).collect();
     format!(

@@ -183,6 +183,18 @@ fn grad_mode_is_restored_whatever_happens() {
     let x = leaf(&[1.]);
     backward_error(&identity(&x, |_| tch::no_grad(|| panic!("leaves grad mode off"))));
     assert!((&x * 2.).requires_grad());
+    let inside = |t: &Tensor| (t * 2.).requires_grad();
+    let y = Function::new("F").inputs(&[&x]).apply(
+        || {
+            assert!(!inside(&x), "the forward records a graph");
+            Ok(vec![x.exp()])
+        },
+        move |b| {
+            assert!(!inside(&leaf(&[1.])), "the backward records a graph");
+            Ok(vec![Some(b.grad(0)?.shallow_clone())])
+        },
+    );
+    Tensor::f_run_backward(&y.unwrap(), &[&x], true, true).unwrap();
     let forward = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         Function::new("F").inputs(&[&x]).apply(|| panic!("forward"), |_| Ok(vec![None]))
     }));

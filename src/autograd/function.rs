@@ -165,6 +165,33 @@ impl<'a> Function<'a> {
 }
 
 /// What the backward closure of a [`Function`] is given.
+///
+/// ```
+/// use tch::{Kind, Tensor};
+/// use thruway::autograd::Function;
+///
+/// // Norm and direction of a vector at once. The direction is wanted again in the backward: an output, saved as such.
+/// let v = Tensor::from_slice(&[3f64, 4.]).set_requires_grad(true);
+/// let out = Function::new("Polar").inputs(&[&v]).save_output(0).save_output(1).apply(
+///     || Ok(vec![v.norm(), &v / v.norm()]),
+///     |b| {
+///         let (norm, unit) = (&b.saved()[0], &b.saved()[1]);
+///         let mut grad = unit.zeros_like();
+///         if let Some(g) = &b.grads()[0] {
+///             grad += g * unit;
+///         }
+///         if let Some(g) = &b.grads()[1] {
+///             grad += (g - unit * g.dot(unit)) / norm;
+///         }
+///         Ok(vec![Some(grad)])
+///     },
+/// )?;
+/// let g = Tensor::f_run_backward(&[&out[0]], &[&v], true, false)?; // the loss uses the norm alone
+/// assert_eq!(Vec::<f64>::try_from(&g[0])?, [0.6, 0.8]);
+/// let g = Tensor::f_run_backward(&[out[1].f_get(0)?], &[&v], true, false)?; // its first direction cosine
+/// assert!((g[0].double_value(&[0]) - 0.128).abs() < 1e-15 && (g[0].double_value(&[1]) + 0.096).abs() < 1e-15);
+/// # anyhow::Ok(())
+/// ```
 pub struct Backward<'a> {
     grads: &'a [Option<Tensor>],
     saved: &'a [Tensor],

@@ -81,13 +81,9 @@ struct RustNode final : Node {
   RustNode(std::string label, void* closure, BackwardFn backward, DropFn drop, edge_list&& edges)
       : Node(std::move(edges)), label(std::move(label)), closure(closure), backward(backward), drop(drop) {}
 
-  ~RustNode() override {
-    if (closure) drop(closure);
-  }
-
   std::string name() const override { return label; }
 
-  // Called after a backward without keep_graph, and before deletion: memory goes as the backward proceeds.
+  // Called after a backward without keep_graph, so that memory goes as the backward proceeds, and by deleteNode.
   void release_variables() override {
     std::vector<SavedVariable> old_saved;
     void* old_closure = nullptr;

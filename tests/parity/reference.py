@@ -231,7 +231,7 @@ def read_idx(path):
             raw = candidate.read_bytes()
             break
     else:
-        raise SystemExit(f"{path}[.gz]: not found; set THRUWAY_DATA to the folder that holds mnist/, or run `make data`")
+        raise SystemExit(f"{path}[.gz]: not found; set THRUWAY_DATA to the folder that holds mnist/")
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
     zero, kind, rank = struct.unpack(">HBB", raw[:4])

@@ -1,7 +1,8 @@
 """The published estimators and the categorical VAE in PyTorch: what the Rust side is held against.
 
 `reinmax` is the pip package, `gumbel_softmax` is PyTorch's own; the others follow the published ReinMax and GST code op
-for op, because the order of operations decides the last bit and the order of draws decides the seed's stream.
+for op, because the order of operations decides the last bit and the order of draws decides the seed's stream. One
+exception: the published uniform-baseline ReinMax is wrong, so here it has the derived gradient (and the published draw).
 
 Shapes: B batch, L latent variables, K classes, S conditional samples.
 """
@@ -58,6 +59,28 @@ def straight_through(logits, tau):
     return (hard - path.detach() + path).view(logits.shape), y_soft.view(logits.shape)
 
 
+class UniformBaseline(torch.autograd.Function):
+    """ReinMax with the baseline mean_i f(I_i): 1/2 [(g_D - mean g)(D - p) + J(p) g / (K p_D)]. logits [rows, K]."""
+
+    @staticmethod
+    def forward(ctx, logits):
+        probs = logits.softmax(dim=-1)
+        index = torch.multinomial(probs, 1, replacement=True)
+        ctx.save_for_backward(probs, index)
+        return one_hot(index, probs)
+
+    @staticmethod
+    def backward(ctx, g):
+        probs, index = ctx.saved_tensors
+        differences = (g.gather(-1, index) - g.mean(dim=-1, keepdim=True)) * (one_hot(index, probs) - probs)
+        jacobian = probs * (g - (probs * g).sum(dim=-1, keepdim=True))
+        return 0.5 * (differences + jacobian / (probs.shape[-1] * probs.gather(-1, index)))
+
+
+def reinmax_baseline(logits):
+    return UniformBaseline.apply(logits.reshape(-1, logits.shape[-1])).view(logits.shape)
+
+
 def drawn(logits):
     """A one-hot draw the way `torch.distributions` makes it: the probabilities are normalised once more."""
     return OneHotCategorical(probs=logits.detach().softmax(dim=-1)).sample()
@@ -68,7 +91,7 @@ def gumbel_rao(logits, tau, samples):
     theta = logits.detach()
     hard = drawn(logits)
     chosen = hard.bool()
-    e = torch.empty(logits.shape + (samples,), dtype=logits.dtype).exponential_()  # [.., K, S]
+    e = torch.empty(logits.shape + (samples,), dtype=logits.dtype, device=logits.device).exponential_()  # [.., K, S]
     weight = theta.exp()
     e_chosen = e[chosen].view(logits.shape[:-1] + (samples,))
     base = (e_chosen / weight.sum(dim=-1, keepdim=True)).unsqueeze(-2)  # [.., 1, S]
@@ -81,7 +104,7 @@ def gumbel_rao(logits, tau, samples):
 
 
 def gapped_straight_through(logits, tau, gap):
-    """`gap` None is GST-p, whose gap follows from the drawn class's probability."""
+    """The sample alone. `gap` None is GST-p, whose gap follows from the drawn class's probability."""
     theta = logits.detach()
     probs = theta.softmax(dim=-1)
     hard = drawn(logits)
@@ -96,7 +119,7 @@ def gapped_straight_through(logits, tau, gap):
     moved = logits + (raise_chosen - lower_rest)
     moved = moved - moved.mean(dim=-1, keepdim=True)
     path = (moved / tau).softmax(dim=-1)
-    return hard - path.detach() + path, logits.softmax(dim=-1)
+    return hard - path.detach() + path
 
 
 def draw(estimator, logits, tau, samples=100, gap=1.0):
@@ -109,9 +132,12 @@ def draw(estimator, logits, tau, samples=100, gap=1.0):
     if estimator == "gumbel-rao":
         return gumbel_rao(logits, tau, samples)
     if estimator in ("gst", "gst-p"):
-        return gapped_straight_through(logits, tau, gap if estimator == "gst" else None)
+        sample = gapped_straight_through(logits, tau, gap if estimator == "gst" else None)
+        return sample, logits.softmax(dim=-1)
     if estimator == "reinmax":
         return reinmax(logits, tau)
+    if estimator == "reinmax-baseline":
+        return reinmax_baseline(logits), logits.softmax(dim=-1)
     if estimator == "exact":
         return OneHotCategorical(logits=logits).sample(), logits.softmax(dim=-1)
     raise ValueError(f"unknown estimator {estimator!r}")

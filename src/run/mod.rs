@@ -77,7 +77,10 @@ impl Run {
     ) -> Result<(Run, Option<Checkpoint>)> {
         let dir = args.out.clone().unwrap_or(out);
         std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        let c = json!({"family": family, "config": config, "seed": args.seed, "device": args.device});
+        let c = json!({"family": family, "config": config, "seed": args.seed, "device": "cpu", "threads": args.threads,
+            "crate_version": env!("CARGO_PKG_VERSION"), "git_revision": env!("THRUWAY_GIT_REVISION"),
+            "libtorch_version": crate::autograd::libtorch::version(),
+            "command": std::iter::once("vae".to_string()).chain(std::env::args().skip(1)).collect::<Vec<_>>()});
         std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&c)?).map_err(Error::io(&dir))?;
         let log = std::fs::File::create(dir.join("metrics.jsonl")).map_err(Error::io(&dir))?;
         Ok((Run { dir, log, start: Instant::now(), last: Instant::now(), times: vec![], quiet: args.quiet }, None))
@@ -115,7 +118,7 @@ impl Run {
     }
     pub fn finish(mut self, steps: i64, epochs: i64, metrics: Map<String, Value>) -> Result<()> {
         self.times.sort_by(f32::total_cmp);
-        let s = json!({"steps": steps, "epochs": epochs, "wall_s": self.start.elapsed().as_secs_f64(), "steps_per_second": 1.0 / self.times[self.times.len() / 2], "finished": true, "final": metrics});
+        let s = json!({"family": "vae", "steps": steps, "epochs": epochs, "wall_s": self.start.elapsed().as_secs_f64(), "steps_per_second": 1.0 / self.times[self.times.len() / 2], "peak_rss_bytes": peak(), "finished": true, "final": metrics});
         std::fs::write(self.dir.join("summary.json"), serde_json::to_vec_pretty(&s)?).map_err(Error::io(&self.dir))?;
         Ok(())
     }
@@ -129,4 +132,9 @@ pub fn main(f: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
             e.exit_code().into()
         }
     }
+}
+
+fn peak() -> u64 {
+    let s = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    s.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

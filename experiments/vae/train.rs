@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut estimator = config.estimator.build(&knobs)?;
     let mut recorded = serde_json::to_value(&config)?;
     recorded["data"] =
-        json!({ "source": images.source, "train": images.train.size()[0], "test": images.test.size()[0] });
+        json!({ "sample": images.is_sample(), "train": images.train.size()[0], "test": images.test.size()[0] });
     let sizes = format!("{}x{}", config.categorical_dim, config.latent_dim);
     let default_out: PathBuf =
         ["runs", "vae", &sizes, &config.estimator.name(), &args.run.seed.to_string()].iter().collect();

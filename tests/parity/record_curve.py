@@ -47,7 +47,7 @@ def model_and_batches(images, preset, seed, batch=BATCH):
 
 
 def curve(images, preset, estimator, seed=SEED, steps=STEPS, races=None):
-    """Trains `steps` steps and yields (loss, bce, image numbers, scores, logits) of each; scores only while recording."""
+    """Yields what identifies the weights, then (loss, bce, image numbers, scores, logits) of each step; scores with `races`."""
     model, batches = model_and_batches(images, preset, seed)
     yield {
         name: {"shape": list(p.shape), "sum": p.double().sum().item(), "first": p.flatten()[:3].tolist()}

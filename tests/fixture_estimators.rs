@@ -45,7 +45,7 @@ fn check(case: &Value) -> f64 {
         assert!(distance(&s.probs.detach(), &tensor(&case["y_soft"])) < 1e-12, "{name}: y_soft");
     }
     if case["upstream_y_soft"].is_array() {
-        total = total + (&s.probs * tensor(&case["upstream_y_soft"])).sum(Kind::Double);
+        total += (&s.probs * tensor(&case["upstream_y_soft"])).sum(Kind::Double);
     }
     total.backward();
     // Where the public code loses digits the fixture has a second answer, and that is the one we owe.

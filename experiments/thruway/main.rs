@@ -5,6 +5,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
 use thruway::data::{self, ImageSet};
+use thruway::error::Error;
+use thruway::estimators::Estimator;
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
 
 /// Gradient estimators for discrete random variables: set-up, data and reports.
@@ -28,6 +30,12 @@ enum Command {
     },
     /// Tables (ours beside the published) in the terminal, and one self-contained HTML page with curves and commands.
     Report(ReportArgs),
+    /// Print the table of estimators and what each promises, as Markdown.
+    Estimators {
+        /// Write it between the markers `<!-- estimators -->` and `<!-- /estimators -->` of this file instead
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<std::path::PathBuf>,
+    },
     /// Copy config.json and summary.json of finished runs to where quoted results are kept.
     Collect(CollectArgs),
 }
@@ -37,6 +45,8 @@ fn main() -> ExitCode {
         Command::Doctor => Ok(doctor::doctor()),
         Command::Data { sets } => Ok(fetch(&sets)),
         Command::Report(args) => report::report(&args).map(|text| (text, true)),
+        Command::Estimators { markdown: None } => Ok((Estimator::table(), true)),
+        Command::Estimators { markdown: Some(file) } => estimators(&file).map(|text| (text, true)),
         Command::Collect(args) => report::collect::collect(&args).map(|text| (text, true)),
     };
     match result {
@@ -61,4 +71,18 @@ fn fetch(sets: &[ImageSet]) -> (String, bool) {
         Err(error) => format!("{set}: {error}\n"),
     };
     (outcomes.iter().map(line).collect(), outcomes.iter().all(|(_, outcome)| outcome.is_ok()))
+}
+
+/// Replaces what stands between the estimator markers of a file by the registry's table.
+fn estimators(file: &std::path::Path) -> thruway::Result<String> {
+    const MARKERS: (&str, &str) = ("<!-- estimators -->\n", "<!-- /estimators -->");
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let parts = text.split_once(MARKERS.0).and_then(|(head, rest)| Some((head, rest.split_once(MARKERS.1)?.1)));
+    let Some((head, tail)) = parts else {
+        let message = format!("{}: no line {:?} with {:?} after it", file.display(), MARKERS.0.trim(), MARKERS.1);
+        return Err(Error::Usage(message));
+    };
+    let filled = format!("{head}{}{}{}{tail}", MARKERS.0, Estimator::table(), MARKERS.1);
+    std::fs::write(file, filled).map_err(Error::io(file))?;
+    Ok(format!("{}: table of {} estimators\n", file.display(), Estimator::ALL.len()))
 }

@@ -182,14 +182,17 @@ fn batch(data: &Tensor, order: &Tensor, index: i64, size: i64, device: Device) -
     Ok(unit_interval(&data.f_index_select(0, &rows)?))
 }
 
+/// A drop-in's sample and the logits it was drawn from.
+type Drawn = Option<(Sample, Tensor)>;
+
 /// Reconstruction and KL term, means over the batch, and the sample where a drop-in made one.
-pub fn forward(
+fn forward(
     model: &CategoricalVae,
     built: &Built,
     estimator: Estimator,
     x: &Tensor,
     noise: &mut dyn Noise,
-) -> Result<(Tensor, Tensor, Option<(Sample, Tensor)>)> {
+) -> Result<(Tensor, Tensor, Drawn)> {
     let logits = model.encode(x)?;
     match built {
         Built::DropIn(e) => {
@@ -253,7 +256,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn add(&mut self, sample: &Option<(Sample, Tensor)>) {
+    fn add(&mut self, sample: &Drawn) {
         if let Some((s, logits)) = sample {
             self.index.push(s.index.to_kind(Kind::Int64));
             self.logits.push(logits.detach());

@@ -20,10 +20,10 @@ pub const CLAIMS: Claims = Claims {
 /// The exact gradient of the logits by enumeration of all `K^L` codes; f's own parameters get their ordinary gradient at
 /// one draw, as in the published code's `exact` method.
 ///
-/// # Shapes      logits `[B, L, K]`; f maps `[M, B, L, K]` to `[M, B]`.
-/// # Bias, cost  None, and no variance in the logits; `K^L + 1` evaluations of f a row.
-/// # Errors      [`crate::Error::Range`] if `K^L` exceeds [`crate::exact::MAX_STATES`].
-/// # Differs     nothing known.
+/// - **Shapes**: logits `[B, L, K]`; f maps `[M, B, L, K]` to `[M, B]`.
+/// - **Bias, cost**: None, and no variance in the logits; `K^L + 1` evaluations of f a row.
+/// - **Errors**: [`crate::Error::Range`] if `K^L` exceeds [`crate::exact::MAX_STATES`].
+/// - **Differs**: nothing known.
 #[derive(Debug, Clone, Copy)]
 pub struct Exact;
 

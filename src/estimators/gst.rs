@@ -32,12 +32,12 @@ pub enum Gap {
 /// `grad = J(softmax(xi / tau)) g / tau`, `xi_c = max logits`, `xi_j = min(logits_j, max logits - gap)`    (Fan et al. 2022,
 /// Section 3; both shifts detached).
 ///
-/// # Shapes      logits, draw `[.., K]`.
-/// # Units       logits and gap in nats; `tau` dimensionless, > 0.
-/// # Bias, cost  Biased; a function of the draw alone; one evaluation of f.
-/// # Errors      [`crate::Error::Range`] if `tau` is not positive and finite or `gap` is negative or not finite.
-/// # Differs     GST-p takes `log1p`: the published `-log(1 - q) / q` loses all digits for improbable draws and is 0 below
-///               q = 3e-8 in float32, where the limit is 1. An unknown gap is an error, not GST-p.
+/// - **Shapes**: logits, draw `[.., K]`.
+/// - **Units**: logits and gap in nats; `tau` dimensionless, > 0.
+/// - **Bias, cost**: Biased; a function of the draw alone; one evaluation of f.
+/// - **Errors**: [`crate::Error::Range`] if `tau` is not positive and finite or `gap` is negative or not finite.
+/// - **Differs**: GST-p takes `log1p`: the published `-log(1 - q) / q` loses all digits for improbable draws and is 0 below
+///   q = 3e-8 in float32, where the limit is 1. An unknown gap is an error, not GST-p.
 #[derive(Debug, Clone)]
 pub struct Gapped {
     schedule: Tau,

@@ -24,11 +24,11 @@ pub const CLAIMS: Claims = Claims {
 /// `grad = J(y) g / tau`    (Jang et al. 2017, Eq. 2; the Concrete distribution of Maddison et al. 2017). `tau` is the
 /// temperature of the draw here, and of nothing else. The index is that of the largest entry.
 ///
-/// # Shapes      logits, value `[.., K]`, rows on the simplex.
-/// # Units       logits in nats; `tau` dimensionless, > 0.
-/// # Bias, cost  Unbiased for the relaxed objective, biased for the discrete one; one evaluation of f, at a relaxed point.
-/// # Errors      [`crate::Error::Range`] if `tau` is not positive and finite.
-/// # Differs     nothing known.
+/// - **Shapes**: logits, value `[.., K]`, rows on the simplex.
+/// - **Units**: logits in nats; `tau` dimensionless, > 0.
+/// - **Bias, cost**: Unbiased for the relaxed objective, biased for the discrete one; one evaluation of f, at a relaxed point.
+/// - **Errors**: [`crate::Error::Range`] if `tau` is not positive and finite.
+/// - **Differs**: nothing known.
 #[derive(Debug, Clone)]
 pub struct GumbelSoftmax {
     schedule: Tau,

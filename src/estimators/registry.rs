@@ -85,7 +85,7 @@ macro_rules! registry {
             /// Builds it with these knobs.
             ///
             /// # Errors
-            /// [`Error::Knob`] for a knob it does not take, [`Error::Range`] for a value outside its range.
+            /// [`Knob`](crate::Error::Knob) for a knob it does not take, [`Range`](crate::Error::Range) for a value outside its range.
             pub fn build(self, knobs: &Knobs) -> $crate::error::Result<Built> {
                 match self { $( Estimator::$variant => $module::build(knobs), )+ }
             }

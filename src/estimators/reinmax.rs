@@ -22,12 +22,12 @@ pub const CLAIMS: Claims = Claims {
 /// `grad = 2 J((pi_tau + D) / 2) g - 1/2 J(pi) g`    (Liu et al. 2023, Eq. 7, Alg. 2, Section 5); `pi_tau =
 /// softmax(logits / tau)`, `pi = softmax(logits)`. The first term has no factor 1 / tau, the second is at temperature 1.
 ///
-/// # Shapes      logits, draw `[.., K]`.
-/// # Units       logits in nats; `tau` dimensionless, >= 1.
-/// # Bias, cost  At tau = 1 its mean is the second-order approximation of the gradient, exact for quadratic f; larger tau
-///               smooths at the price of accuracy. One evaluation of f.
-/// # Errors      [`crate::Error::Range`] if `tau` < 1 or not finite, as in the published package.
-/// # Differs     from the published package: float64 stays float64, logits need not be contiguous.
+/// - **Shapes**: logits, draw `[.., K]`.
+/// - **Units**: logits in nats; `tau` dimensionless, >= 1.
+/// - **Bias, cost**: At tau = 1 its mean is the second-order approximation of the gradient, exact for quadratic f; larger tau
+///   smooths at the price of accuracy. One evaluation of f.
+/// - **Errors**: [`crate::Error::Range`] if `tau` < 1 or not finite, as in the published package.
+/// - **Differs**: from the published package: float64 stays float64, logits need not be contiguous.
 #[derive(Debug, Clone)]
 pub struct Reinmax {
     schedule: Tau,

@@ -23,11 +23,11 @@ pub const CLAIMS: Claims = Claims {
 /// d pi_i` (Liu et al. 2023, Section 4.1). The mean runs over the n classes that are not masked. No temperature: a
 /// tempered `pi_D` would be another estimator.
 ///
-/// # Shapes      logits, draw `[.., K]`.
-/// # Bias, cost  Exact for quadratic f like ReinMax; the factor `1 / pi_D` costs variance. One evaluation of f.
-/// # Errors      as [`DropIn::draw`].
-/// # Differs     from the published code of Fig. 6, which multiplies the second term by the draw and is biased on quadratics
-///               (by 0.37 to 1.59 of the gradient on random ones), and divides by a tempered softmax.
+/// - **Shapes**: logits, draw `[.., K]`.
+/// - **Bias, cost**: Exact for quadratic f like ReinMax; the factor `1 / pi_D` costs variance. One evaluation of f.
+/// - **Errors**: as [`DropIn::draw`].
+/// - **Differs**: from the published code of Fig. 6, which multiplies the second term by the draw and is biased on quadratics
+///   (by 0.37 to 1.59 of the gradient on random ones), and divides by a tempered softmax.
 #[derive(Debug, Clone, Copy)]
 pub struct ReinmaxBaseline;
 

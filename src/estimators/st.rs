@@ -22,12 +22,12 @@ pub const CLAIMS: Claims = Claims {
 /// `grad = J(pi_tau) g / tau`, `J(p) g = p * g - p (p . g)`, `pi_tau = softmax(logits / tau)`    (Liu et al. 2023, Eq. 4,
 /// Alg. 1; Bengio et al. 2013). The draw is made at temperature 1.
 ///
-/// # Shapes      logits, draw `[.., K]`.
-/// # Units       logits in nats; `tau` dimensionless, > 0.
-/// # Bias, cost  At tau = 1 its mean is the first-order approximation of the gradient, exact for linear f; one evaluation
-///               of f.
-/// # Errors      [`crate::Error::Range`] if `tau` is not positive and finite.
-/// # Differs     from the published code, which casts to float32: the kind of the logits is kept.
+/// - **Shapes**: logits, draw `[.., K]`.
+/// - **Units**: logits in nats; `tau` dimensionless, > 0.
+/// - **Bias, cost**: At tau = 1 its mean is the first-order approximation of the gradient, exact for linear f; one evaluation
+///   of f.
+/// - **Errors**: [`crate::Error::Range`] if `tau` is not positive and finite.
+/// - **Differs**: from the published code, which casts to float32: the kind of the logits is kept.
 #[derive(Debug, Clone)]
 pub struct StraightThrough {
     schedule: Tau,

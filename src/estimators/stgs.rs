@@ -23,11 +23,11 @@ pub const CLAIMS: Claims = Claims {
 /// `grad = J(softmax((logits + G) / tau)) g / tau`    (Jang et al. 2017; Liu et al. 2023, Eq. 5). [`DropIn::draw`] keeps the
 /// G that chose the class; [`DropIn::attach`] draws G given the class, the same law.
 ///
-/// # Shapes      logits, draw `[.., K]`.
-/// # Units       logits in nats; `tau` dimensionless, > 0.
-/// # Bias, cost  Biased for every tau > 0, less as tau falls while the variance grows; one evaluation of f.
-/// # Errors      [`crate::Error::Range`] if `tau` is not positive and finite.
-/// # Differs     from `torch.nn.functional.gumbel_softmax`: noise is kept off 0, so nothing becomes infinite.
+/// - **Shapes**: logits, draw `[.., K]`.
+/// - **Units**: logits in nats; `tau` dimensionless, > 0.
+/// - **Bias, cost**: Biased for every tau > 0, less as tau falls while the variance grows; one evaluation of f.
+/// - **Errors**: [`crate::Error::Range`] if `tau` is not positive and finite.
+/// - **Differs**: from `torch.nn.functional.gumbel_softmax`: noise is kept off 0, so nothing becomes infinite.
 #[derive(Debug, Clone)]
 pub struct StGumbelSoftmax {
     schedule: Tau,

@@ -53,7 +53,10 @@ pub fn expectation(logits: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Re
 /// nothing.
 pub fn gradient(logits: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let leaf = logits.detach().copy().set_requires_grad(true);
-    let e = expectation(&leaf, &|d| Ok(tch::no_grad(|| f(d))?))?;
+    let e = expectation(&leaf, &|d| {
+        let _guard = tch::no_grad_guard();
+        f(d)
+    })?;
     let total = e.f_sum(e.kind())?;
     Ok(Tensor::f_run_backward(&[total], &[&leaf], false, false)?.remove(0))
 }

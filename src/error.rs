@@ -90,6 +90,14 @@ pub enum Error {
     /// A noise tape was replayed in another order than it was made.
     #[error("tape: {0}")]
     Tape(String),
+    /// A run that was asked to go on has finished before. Nothing failed: the exit status is 0.
+    #[error("{}: this run has finished before ({steps} steps); its results are in summary.json", dir.display())]
+    Finished {
+        /// The directory.
+        dir: PathBuf,
+        /// Training steps done.
+        steps: i64,
+    },
     /// The run was interrupted and has written its checkpoint.
     #[error("interrupted; continue with --resume")]
     Interrupted,
@@ -134,7 +142,8 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
-    /// Exit status of a binary that ends with this error: 2 for bad usage, 130 after an interrupt, 1 for the rest.
+    /// Exit status of a binary that ends with this error: 2 for bad usage, 130 after an interrupt, 0 where
+    /// nothing was left to do, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Range { .. }
@@ -142,6 +151,7 @@ impl Error {
             | Error::Unknown { .. }
             | Error::Usage(_)
             | Error::Device { .. } => 2,
+            Error::Finished { .. } => 0,
             Error::Interrupted => 130,
             _ => 1,
         }

@@ -22,6 +22,10 @@ fn generator_states_replay_draws() {
     let e = set_generator_state(Device::Cpu, &Tensor::zeros([3], (Kind::Uint8, Device::Cpu))).unwrap_err().to_string();
     assert!(e.starts_with("libtorch: ") && !e.contains('\n'), "{e}");
     assert_eq!(draw(), second, "a refused state has changed the generator");
+    tch::manual_seed(-3);
+    let seeded = draw();
+    seed_generator(Device::Cpu, -3).unwrap();
+    assert_eq!(draw(), seeded);
 }
 
 #[test]
@@ -61,6 +65,7 @@ fn cuda_is_there_or_refused_in_words() {
         cuda_memory_peak(far).unwrap_err(),
         reset_cuda_memory_peak(far).unwrap_err(),
         current_cuda_stream(far).unwrap_err(),
+        seed_generator(Device::Cuda(far), 1).unwrap_err(),
         generator_state(Device::Mps).unwrap_err(),
     ];
     for e in errors {

@@ -41,6 +41,7 @@ unsafe extern "C" {
     pub(super) fn thruway_bump_version(tensor: *const C_tensor);
     pub(super) fn thruway_generator_state(device: c_int, out: *mut *mut C_tensor) -> c_int;
     pub(super) fn thruway_set_generator_state(device: c_int, state: *const C_tensor) -> c_int;
+    pub(super) fn thruway_seed_generator(device: c_int, seed: i64) -> c_int;
     pub(super) fn thruway_set_deterministic(on: bool) -> c_int;
     pub(super) fn thruway_show_config() -> *const c_char;
     pub(super) fn thruway_memory_peak(device: c_int, bytes: *mut u64) -> c_int;

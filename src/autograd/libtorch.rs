@@ -70,6 +70,16 @@ pub fn set_generator_state(device: Device, state: &Tensor) -> Result<()> {
     ffi::check(unsafe { ffi::thruway_set_generator_state(index, state.as_ptr()) })
 }
 
+/// Seeds the default generator of one device and leaves the others alone; `tch::manual_seed` seeds all of them.
+///
+/// # Errors
+/// [`Error::Device`] if the device is not there.
+pub fn seed_generator(device: Device, seed: i64) -> Result<()> {
+    let index = index_of(device)?;
+    // SAFETY: two numbers.
+    ffi::check(unsafe { ffi::thruway_seed_generator(index, seed) })
+}
+
 /// Makes libtorch take deterministic algorithms only, and refuse operations that have none. Unlike Python's switch it does
 /// not fill fresh memory with NaN, which costs a pass over every new tensor.
 pub fn set_deterministic(on: bool) -> Result<()> {

@@ -238,6 +238,14 @@ int thruway_set_generator_state(int device, const Tensor* state) {
   });
 }
 
+int thruway_seed_generator(int device, int64_t seed) {
+  return guarded([&] {
+    at::Generator generator = at::globalContext().defaultGenerator(device_of(device));
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_current_seed(static_cast<uint64_t>(seed));
+  });
+}
+
 int thruway_set_deterministic(bool on) {
   return guarded([&] {
     at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);

@@ -1,144 +1,68 @@
-//! (stop-gap, replaced by the run branch)
-use crate::error::{Error, Result};
-use serde_json::{Map, Value, json};
-use std::io::Write;
-use std::path::PathBuf;
-use std::time::Instant;
-use tch::{Device, Kind, Tensor};
-pub mod seeding {
-    //! Order of the data.
-    use super::*;
-    /// DataLoader order.
-    pub fn shuffle(n: i64) -> Result<Tensor> {
-        let _base = Tensor::f_empty([1], (Kind::Int64, Device::Cpu))?.f_random_()?;
-        let seed = Tensor::f_empty([1], (Kind::Int64, Device::Cpu))?.f_random_()?.int64_value(&[0]);
-        let state = crate::autograd::libtorch::generator_state(Device::Cpu)?;
-        tch::manual_seed(seed);
-        let order = Tensor::f_randperm(n, (Kind::Int64, Device::Cpu))?;
-        crate::autograd::libtorch::set_generator_state(Device::Cpu, &state)?;
-        Ok(order)
-    }
-}
-/// args
-#[derive(Debug, Clone, clap::Args)]
-#[allow(missing_docs)]
-pub struct RunArgs {
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    #[arg(long)]
-    pub resume: bool,
-    #[arg(long, default_value_t = 0)]
-    pub seed: i64,
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    #[arg(long, default_value_t = 1)]
-    pub threads: i32,
-    #[arg(long, default_value_t = 100)]
-    pub log_every: i64,
-    #[arg(long, default_value_t = 1)]
-    pub eval_every: i64,
-    #[arg(long)]
-    pub checkpoint_every: Option<i64>,
-    #[arg(long)]
-    pub quiet: bool,
-}
-impl RunArgs {
-    /// prepare
-    pub fn prepare(&self) -> Result<Device> {
-        tch::set_num_threads(self.threads);
-        tch::manual_seed(self.seed);
-        Ok(Device::Cpu)
-    }
-}
-/// ck
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub struct Checkpoint {
-    pub tensors: Vec<(String, Tensor)>,
-    pub state: Value,
-}
-/// run
-#[allow(missing_docs)]
-pub struct Run {
-    pub dir: PathBuf,
-    log: std::fs::File,
-    start: Instant,
-    last: Instant,
-    times: Vec<f32>,
-    quiet: bool,
-}
-#[allow(missing_docs)]
-impl Run {
-    pub fn open(
-        family: &'static str,
-        args: &RunArgs,
-        out: PathBuf,
-        config: Value,
-    ) -> Result<(Run, Option<Checkpoint>)> {
-        let dir = args.out.clone().unwrap_or(out);
-        std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        let c = json!({"family": family, "config": config, "seed": args.seed, "device": "cpu", "threads": args.threads,
-            "crate_version": env!("CARGO_PKG_VERSION"), "git_revision": env!("THRUWAY_GIT_REVISION"),
-            "libtorch_version": crate::autograd::libtorch::version(),
-            "command": std::iter::once("vae".to_string()).chain(std::env::args().skip(1)).collect::<Vec<_>>()});
-        std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&c)?).map_err(Error::io(&dir))?;
-        let log = std::fs::File::create(dir.join("metrics.jsonl")).map_err(Error::io(&dir))?;
-        Ok((Run { dir, log, start: Instant::now(), last: Instant::now(), times: vec![], quiet: args.quiet }, None))
-    }
-    pub fn log(&mut self, step: i64, epoch: i64, metrics: &[(&str, f64)]) -> Result<()> {
-        let mut o = Map::new();
-        o.insert("step".into(), step.into());
-        o.insert("epoch".into(), epoch.into());
-        o.insert("wall_s".into(), self.start.elapsed().as_secs_f64().into());
-        for (k, v) in metrics {
-            o.insert(k.to_string(), (*v).into());
-        }
-        writeln!(self.log, "{}", Value::Object(o.clone())).map_err(Error::io(&self.dir))?;
-        if !self.quiet {
-            println!("{}", Value::Object(o));
-        }
-        Ok(())
-    }
-    pub fn step_done(&mut self, _step: i64, _loss: f64) {
-        self.times.push(self.last.elapsed().as_secs_f32());
-        self.last = Instant::now();
-    }
-    pub fn pause(&mut self) {}
-    pub fn resume_clock(&mut self) {
-        self.last = Instant::now();
-    }
-    pub fn checkpoint_due(&mut self, _step: i64) -> bool {
-        false
-    }
-    pub fn save(&mut self, _step: i64, _epoch: i64, _c: &Checkpoint) -> Result<()> {
-        Ok(())
-    }
-    pub fn interrupted(&self) -> bool {
-        false
-    }
-    pub fn finish(mut self, steps: i64, epochs: i64, metrics: Map<String, Value>) -> Result<()> {
-        self.times.sort_by(f32::total_cmp);
-        let s = json!({"family": "vae", "steps": steps, "epochs": epochs, "wall_s": self.start.elapsed().as_secs_f64(), "steps_per_second": 1.0 / self.times[self.times.len() / 2], "peak_rss_bytes": peak(), "finished": true, "final": metrics});
-        std::fs::write(self.dir.join("summary.json"), serde_json::to_vec_pretty(&s)?).map_err(Error::io(&self.dir))?;
-        Ok(())
-    }
-}
-/// main
-pub fn main(f: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
-    match f() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            e.exit_code().into()
-        }
-    }
-}
+//! What every experiment needs around its training loop: flags, device and seed, a run directory, checkpoints that survive
+//! any end of the process, metrics, progress, and sweeps over many runs. It knows no estimator and no model.
+//!
+//! | file of a run directory | holds |
+//! |---|---|
+//! | `config.json` | everything needed to repeat the run; written before the first step |
+//! | `metrics.jsonl` | one object a log point: `step`, `epoch`, `wall_s`, then metrics; a value that is not finite is `null`, as JSON has no NaN |
+//! | `checkpoint/` | `state.json`, and the `.safetensors` file that it names |
+//! | `summary.json` | final metrics, times, memory; there when the run has finished |
+//! | `tensorboard/` | event files, with `--tensorboard` |
+//! | `lock` | locked by the process at work on the directory |
+//!
+//! Every file is written aside, flushed to disk and renamed, so a reader never meets half of one. `metrics.jsonl` grows in
+//! place; what a killed process left after its last checkpoint is cut off on `--resume`.
+//!
+//! A training loop looks like this (`examples/tiny_run.rs` runs):
+//!
+//! ```ignore
+//! let device = args.run.prepare()?;
+//! let (mut run, checkpoint) = Run::open("vae", &args.run, default_out, serde_json::to_value(&args)?)?;
+//! // build the model; if there is a checkpoint, restore model, optimizer, position and, last, the generators
+//! run.expect_steps(total);
+//! for step in first..=total {
+//!     // one training step
+//!     run.step_done(step, loss);
+//!     if step % args.run.log_every == 0 {
+//!         run.log(step, epoch, &[("loss", loss)])?;
+//!     }
+//!     if run.checkpoint_due(step) {
+//!         run.save(step, epoch, &checkpoint_of(..)?)?;
+//!         if run.interrupted() {
+//!             return Err(Error::Interrupted);
+//!         }
+//!     }
+//! }
+//! run.save(total, epoch, &checkpoint_of(..)?)?; // the trained model
+//! run.finish(total, epoch, final_metrics)?;
+//! ```
+mod args;
+mod checkpoint;
+mod clock;
+mod config;
+mod directory;
+mod files;
+mod interrupt;
+mod progress;
+pub mod seeding;
 
-fn peak() -> u64 {
-    let s = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    s.lines()
-        .find_map(|l| l.strip_prefix("VmHWM:"))
-        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        * 1024
+pub use args::RunArgs;
+pub use checkpoint::Checkpoint;
+pub use directory::{Run, Summary};
+pub use interrupt::interrupted;
+
+use crate::{Error, Result};
+use std::process::ExitCode;
+
+/// The `main` of a binary: runs it, prints what went wrong to stderr and gives the exit status ([`Error::exit_code`]). A run
+/// that was finished before, or interrupted, is told without the word "error".
+pub fn main(body: impl FnOnce() -> Result<()>) -> ExitCode {
+    match body() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let prefix = if matches!(error, Error::Finished { .. } | Error::Interrupted) { "" } else { "error: " };
+            eprintln!("{prefix}{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
 }

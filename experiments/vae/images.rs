@@ -1,5 +1,4 @@
 //! Grids of samples and reconstructions as PNG files.
-use crate::args::Config;
 use std::io::BufWriter;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -13,7 +12,7 @@ const SIDE: i64 = 28;
 
 /// `samples.png`: 8x8 decoded codes from the uniform prior. `reconstructions.png`: 8 test images over their
 /// reconstructions. From a stream of their own.
-pub fn write(model: &CategoricalVae, _: &Knobs, _: &Config, test: &Tensor, seed: i64, dir: &Path) -> Result<()> {
+pub fn write(model: &CategoricalVae, test: &Tensor, seed: i64, dir: &Path) -> Result<()> {
     let _guard = tch::no_grad_guard();
     let mut noise = HostNoise::new(seed as u64 ^ 0x5A11);
     let st = Estimator::St.build(&Knobs::default())?.drop_in()?;

@@ -8,8 +8,8 @@ use thruway::data::{self, Fetch, unit_interval};
 use thruway::error::{Error, Result};
 use thruway::estimators::{Built, Estimator, Knobs, Sample};
 use thruway::exact;
+use thruway::nn::CategoricalVae;
 use thruway::nn::loss::number;
-use thruway::nn::{CategoricalVae, Params};
 use thruway::noise::{HostNoise, Noise, TorchNoise};
 use thruway::optim::{Adam, Settings};
 use thruway::run::{Checkpoint, Run, seeding};
@@ -52,6 +52,9 @@ struct Progress {
 /// The whole run.
 pub fn run(args: Args) -> Result<()> {
     let (config, knobs) = Config::new(&args)?;
+    if args.record_draws && args.run.resume {
+        return Err(Error::Usage("--record-draws records a whole run: start it without --resume".into()));
+    }
     let device = args.run.prepare()?;
     let images = data::load(config.dataset, Fetch::Allowed)?;
     let model = CategoricalVae::new(config.latent_dim, config.categorical_dim, config.activation, device)?;
@@ -78,11 +81,12 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut at = Progress::default();
     let mut order = Tensor::new();
+    run.expect_steps(last_step);
     if let Some(c) = checkpoint {
-        let find = |name: &str| c.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
-        model.params().load(|n| find(&format!("model.{n}")))?;
-        optimizer.restore(|n| find(&format!("optimizer.{n}")))?;
-        order = find("order").ok_or_else(|| Error::shape("checkpoint", "order", "nothing of that name"))?;
+        model.params().load(|n| c.tensor(&format!("model.{n}")).ok().map(Tensor::shallow_clone))?;
+        optimizer.restore(|n| c.tensor(&format!("optimizer.{n}")).ok().map(Tensor::shallow_clone))?;
+        order = c.tensor("order")?.shallow_clone();
+        seeding::restore(device, &c)?;
         at = serde_json::from_value(c.state)?;
     }
     let mut recorder = args.record_draws.then(Recorder::default);
@@ -145,16 +149,14 @@ pub fn run(args: Args) -> Result<()> {
             run.log(at.step, epoch, &metrics)?;
         }
         if at.step < last_step && (run.checkpoint_due(at.step) || run.interrupted()) {
-            run.pause();
-            let state = serde_json::to_value(&at)?;
-            run.save(at.step, at.epoch, &Checkpoint { tensors: tensors(model.params(), &optimizer, &order), state })?;
-            run.resume_clock();
+            run.save(at.step, at.epoch, &at.checkpoint(&model, &optimizer, &order, device)?)?;
             if run.interrupted() {
                 return Err(Error::Interrupted);
             }
         }
     }
-    images::write(&model, &knobs, &config, &test, args.run.seed, &run.dir)?;
+    run.save(at.step, at.epoch, &at.checkpoint(&model, &optimizer, &order, device)?)?;
+    images::write(&model, &test, args.run.seed, &run.dir)?;
     if let Some(r) = recorder {
         r.write(&run.dir.join("draws.safetensors"))?;
     }
@@ -241,11 +243,23 @@ fn evaluate(
     Ok(sums.means())
 }
 
-fn tensors(params: &Params, optimizer: &Adam, order: &Tensor) -> Vec<(String, Tensor)> {
-    let mut all: Vec<(String, Tensor)> = params.iter().map(|(n, t)| (format!("model.{n}"), t.detach())).collect();
-    all.extend(optimizer.state().into_iter().map(|(n, t)| (format!("optimizer.{n}"), t)));
-    all.push(("order".into(), order.shallow_clone()));
-    all
+impl Progress {
+    /// All that a resumed run needs: parameters under PyTorch's names after `model.`, moments, generators, data order.
+    fn checkpoint(
+        &self,
+        model: &CategoricalVae,
+        optimizer: &Adam,
+        order: &Tensor,
+        device: Device,
+    ) -> Result<Checkpoint> {
+        let mut tensors: Vec<(String, Tensor)> =
+            model.params().iter().map(|(n, t)| (format!("model.{n}"), t.detach())).collect();
+        tensors.extend(optimizer.state().into_iter().map(|(n, t)| (format!("optimizer.{n}"), t)));
+        tensors.push(("order".into(), order.shallow_clone()));
+        let mut checkpoint = Checkpoint { tensors, state: serde_json::to_value(self)? };
+        seeding::capture(device, &mut checkpoint)?;
+        Ok(checkpoint)
+    }
 }
 
 /// Draws and logits of every step, for the parity test that looks for the first differing draw.

@@ -1,0 +1,268 @@
+"""Our speed beside PyTorch's, in one run on one machine (`make bench`).
+
+    cargo build --release --example bench_server
+    python=$(scripts/torch-env)
+    $python benches/compare.py [--only steps|estimators|memory] [--blocks 5] [--device cpu] [--threads 1]
+
+Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and lets them work in turns, never at once: a machine that
+slows down slows both. A block is 100 training steps, or as many draws with backward as take about a second; its figure is
+the median of its steps. Quoted: the median over the blocks, and their range.
+
+The targets (right-most column) are the project's own. PyTorch has no fused RAdam: RAdam steps are held against fused Adam,
+which does less. Writes benches/results/<what>_<device>.json.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TAU = {"st": 1.3, "stgs": 0.5, "reinmax": 1.3}
+STEP_TARGET = {"cpu": {"8x4": 0.85, "10x30": 0.80}, "cuda": {"8x4": 0.70, "10x30": 0.70}}
+FUSED_TARGET = 1.0
+ESTIMATOR_TARGET, RAO_1000_TARGET, RAO_MEMORY_TARGET = 0.5, 0.3, 32 * 2**20
+SHAPE = [100, 30, 10]
+# estimator and the knobs it takes
+ESTIMATORS = [
+    ("st", {"tau": 1.3}),
+    ("stgs", {"tau": 0.5}),
+    ("gumbel-softmax", {"tau": 0.5}),
+    ("gst", {"tau": 1.0, "gap": 1.0}),
+    ("gst-p", {"tau": 1.0}),
+    ("reinmax", {"tau": 1.3}),
+    ("reinmax-baseline", {"tau": 1.0}),
+    ("gumbel-rao", {"tau": 0.5, "samples": 10}),
+    ("gumbel-rao", {"tau": 0.5, "samples": 100}),
+    ("gumbel-rao", {"tau": 0.5, "samples": 1000}),
+]
+
+
+class Side:
+    """A server, asked one thing at a time."""
+
+    def __init__(self, name, command, threads):
+        self.name = name
+        env = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+    def ask(self, cmd, **fields):
+        fields = {"cmd": cmd} | fields
+        try:
+            self.process.stdin.write(json.dumps(fields) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise SystemExit(f"{self.name}: the server ended (status {self.process.wait()}) at {json.dumps(fields)}")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Servers:
+    """Starts both sides alike."""
+
+    def __init__(self, args):
+        flags = [] if args.device == "cpu" else ["--device", args.device]
+        self.commands = {
+            "ours": args.ours.split() + flags,
+            "pytorch": [sys.executable, str(ROOT / "tests/parity/bench_server.py")] + flags,
+        }
+        self.threads = args.threads
+        self.sides = {}
+
+    def __getitem__(self, name):
+        if name not in self.sides:
+            self.sides[name] = self.start(name)
+        return self.sides[name]
+
+    def start(self, name):
+        return Side(name, self.commands[name], self.threads)
+
+    def close(self):
+        for side in self.sides.values():
+            side.close()
+
+
+def alternate(contestants, blocks):
+    """name -> function giving the times of one block; name -> block medians. Every other round runs in reverse order."""
+    medians = {name: [] for name in contestants}
+    for block in contestants.values():
+        block()  # warm-up, not counted
+    for turn in range(blocks):
+        names = list(contestants)
+        for name in names if turn % 2 == 0 else reversed(names):
+            medians[name].append(statistics.median(contestants[name]()))
+    return medians
+
+
+def summary(medians):
+    return {"median": statistics.median(medians), "min": min(medians), "max": max(medians), "blocks": medians}
+
+
+def figure(s):
+    return f"{s['median']:.4g} ({s['min']:.4g}..{s['max']:.4g})"
+
+
+def verdict(value, target):
+    return f"<= {target:g} {'ok' if value <= target else 'MISSED'}"
+
+
+def table(title, head, rows):
+    print(f"\n{title}")
+    widths = [max(len(str(row[i])) for row in [head] + rows) for i in range(len(head))]
+    for row in [head] + rows:
+        print("  ".join(str(cell).ljust(w) for cell, w in zip(row, widths)).rstrip())
+    sys.stdout.flush()
+
+
+def progress(text):
+    print(f"  .. {text}", file=sys.stderr, flush=True)
+
+
+def steps(servers, args):
+    """The whole training step: ours, PyTorch as published, PyTorch with fused Adam."""
+    rows, results = [], []
+    for preset in ("8x4", "10x30"):
+        for optimizer in ("adam", "radam"):
+            for estimator in ("st", "stgs", "reinmax"):
+                progress(f"step {preset} {optimizer} {estimator}")
+                run = {"preset": preset, "estimator": estimator, "tau": TAU[estimator], "steps": args.steps}
+
+                def block(side, **more):
+                    return lambda: servers[side].ask("vae_block", **run, **more)["ms_per_step"]
+
+                medians = alternate(
+                    {
+                        "ours": block("ours", optimizer=optimizer, fused=False),
+                        "pytorch": block("pytorch", optimizer=optimizer, fused=False),
+                        "fused": block("pytorch", optimizer="adam", fused=True),
+                    },
+                    args.blocks,
+                )
+                ours, theirs, fused = (summary(medians[name]) for name in ("ours", "pytorch", "fused"))
+                ratio, ratio_fused = ours["median"] / theirs["median"], ours["median"] / fused["median"]
+                target = STEP_TARGET[args.device][preset]
+                result = {"preset": preset, "optimizer": optimizer, "estimator": estimator, "unit": "ms a step"}
+                result |= {"ours": ours, "pytorch": theirs, "pytorch_fused_adam": fused}
+                result |= {"ratio": ratio, "target": target, "ratio_fused": ratio_fused, "target_fused": FUSED_TARGET}
+                results.append(result)
+                rows.append(
+                    [preset, optimizer, estimator, figure(ours), figure(theirs), figure(fused)]
+                    + [f"{ratio:.3f}", verdict(ratio, target), f"{ratio_fused:.3f}", verdict(ratio_fused, FUSED_TARGET)]
+                )
+    head = ["preset", "optimizer", "estimator", "ours", "PyTorch", "PyTorch, fused Adam", "ratio", "target"]
+    table(f"VAE training step, batch 100, ms: median (range) of {args.blocks} blocks", head + ["ratio, fused", "target"], rows)
+    for preset in ("8x4", "10x30"):
+        worst = max((r for r in results if r["preset"] == preset), key=lambda r: r["ratio"])
+        print(f"worst of {preset}: {worst['ratio']:.3f} ({worst['estimator']}, {worst['optimizer']})")
+    return results
+
+
+def estimators(servers, args):
+    """Draw and backward of each estimator beside its PyTorch counterpart."""
+    rows, results = [], []
+    for estimator, knobs in ESTIMATORS:
+        run = {"estimator": estimator, "shape": SHAPE} | knobs
+        label = estimator + (f" S={knobs['samples']}" if "samples" in knobs else "")
+        progress(f"estimator {label}")
+        # about a second a block on the slower side, at least 3 draws
+        us = statistics.median(servers["pytorch"].ask("estimator_block", iters=3, **run)["us"])
+        iters = max(3, min(500, int(1e6 / us)))
+
+        def block(side):
+            return lambda: servers[side].ask("estimator_block", iters=iters, **run)["us"]
+
+        medians = alternate({name: block(name) for name in ("ours", "pytorch")}, args.blocks)
+        ours, theirs = summary(medians["ours"]), summary(medians["pytorch"])
+        ratio = ours["median"] / theirs["median"]
+        target = RAO_1000_TARGET if knobs.get("samples") == 1000 else ESTIMATOR_TARGET
+        results.append(
+            run | {"unit": "us a draw with backward", "iters": iters, "ours": ours, "pytorch": theirs, "ratio": ratio, "target": target}
+        )
+        rows.append([label, figure(ours), figure(theirs), f"{ratio:.3f}", verdict(ratio, target)])
+    title = f"draw + backward at {SHAPE}, us: median (range) of {args.blocks} blocks"
+    table(title, ["estimator", "ours", "PyTorch", "ratio", "target"], rows)
+    return results
+
+
+def memory(servers, args):
+    """Peak resident memory of Gumbel-Rao, each in a fresh process."""
+    rows, results = [], []
+    for samples in (10, 100, 1000):
+        run = {"estimator": "gumbel-rao", "shape": SHAPE, "tau": 0.5}
+        extra = {}
+        for name in ("ours", "pytorch"):
+            progress(f"memory S={samples} {name}")
+            fresh = servers.start(name)
+            fresh.ask("estimator_block", **run, samples=1, iters=1)  # loads the code
+            extra[name] = fresh.ask("estimator_block", **run, samples=samples, iters=3)["extra_bytes"]
+            fresh.close()
+        results.append({"samples": samples, "unit": "bytes"} | extra | {"target": RAO_MEMORY_TARGET})
+        mega = [f"{extra[name] / 2**20:.1f}" for name in ("ours", "pytorch")]
+        rows.append([samples] + mega + [verdict(extra["ours"] / 2**20, RAO_MEMORY_TARGET / 2**20)])
+    table(f"Gumbel-Rao at {SHAPE}: peak extra memory, MiB", ["samples", "ours", "PyTorch", "target"], rows)
+    return results
+
+
+def machine(servers, args):
+    cpu = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load_at_start": os.getloadavg()[0],
+        "git": git,
+        "pytorch": servers["pytorch"].ask("hello"),
+        "blocks": args.blocks,
+        "threads": args.threads,
+    }
+
+
+def main():
+    parts = {"steps": steps, "estimators": estimators, "memory": memory}
+    parser = argparse.ArgumentParser(description="our speed beside PyTorch's")
+    parser.add_argument("--only", choices=parts, action="append", help="one part; may be repeated (default: all)")
+    parser.add_argument("--blocks", type=int, default=5, help="alternating blocks of each side")
+    parser.add_argument("--steps", type=int, default=100, help="training steps a block")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--ours", default=str(ROOT / "target/release/examples/bench_server"), help="command of our server")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
+    args = parser.parse_args()
+    if shutil.which(args.ours.split()[0]) is None:
+        raise SystemExit(f"{args.ours}: not built; run `cargo build --release --example bench_server`")
+    servers = Servers(args)
+    about = machine(servers, args)
+    print(f"{about['cpu']}, {about['cores']} cores, {args.threads} thread(s), load {about['load_at_start']:.1f}, {about['pytorch']}")
+    if about["load_at_start"] > about["cores"] - args.threads + 0.5:
+        print("the machine is busy: both sides suffer alike, but the ranges will be wide")
+    chosen = args.only or (["steps", "estimators"] if args.device == "cuda" else list(parts))
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in chosen:
+        results = parts[part](servers, args)
+        path = args.out / f"{part}_{args.device}.json"
+        aside = path.with_suffix(".json.tmp")
+        aside.write_text(json.dumps({"what": part} | about | {"results": results}, indent=1) + "\n")
+        aside.replace(path)
+    servers.close()
+    print(f"\nwritten: {', '.join(f'{part}_{args.device}.json' for part in chosen)} in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,7 @@ pub(super) fn record(family: &str, args: &RunArgs, device: Device, config: Value
         "crate_version": env!("CARGO_PKG_VERSION"),
         "git_revision": env!("THRUWAY_GIT_REVISION"),
         "libtorch_version": libtorch::version(),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": command(),
         "started_unix": started.as_secs(),
     });
     // through text once, so that it equals what is read back (NaN is null, a float has one spelling)
@@ -92,4 +92,13 @@ pub(super) fn changed_versions(old: &Value, new: &Value) -> Vec<String> {
         .filter(|k| old[**k] != new[**k])
         .map(|k| format!("{k} {} -> {}", old[*k], new[*k]))
         .collect()
+}
+
+/// The command line, the program by its name alone: where it lies says nothing about the run.
+fn command() -> Vec<String> {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut() {
+        *program = std::path::Path::new(program.as_str()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    }
+    words
 }

@@ -110,6 +110,9 @@ const KINDS: [(Kind, Dtype); 10] = [
 fn encode<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<u8>> {
     let mut blocks: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, tensor) in tensors {
+        if !tensor.defined() {
+            return Err(Error::shape("checkpoint", "a tensor that holds something", name));
+        }
         let kind = tensor.f_kind()?;
         let Some((_, dtype)) = KINDS.iter().find(|(k, _)| *k == kind) else {
             return Err(Error::shape("checkpoint", "a boolean, integer or floating tensor", (name, kind)));
@@ -176,6 +179,7 @@ mod tests {
         let complex = Tensor::zeros([1], (Kind::ComplexFloat, Device::Cpu));
         let one = Tensor::from(1.0);
         assert!(encode([("z", &complex)].into_iter()).unwrap_err().to_string().contains("(\"z\", ComplexFloat)"));
+        assert!(encode([("a", &Tensor::new())].into_iter()).unwrap_err().to_string().contains("holds something"));
         assert!(encode([("a", &one), ("a", &one)].into_iter()).unwrap_err().to_string().contains("one tensor a name"));
     }
 

@@ -3,6 +3,7 @@ use super::checkpoint::{self, Checkpoint, Position};
 use super::clock::Clock;
 use super::files;
 use super::progress::Progress;
+use super::tensorboard::EventFile;
 use super::{RunArgs, config, interrupt};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub struct Run {
     family: &'static str,
     clock: Clock,
     metrics: File,
+    events: Option<EventFile>,
     progress: Progress,
     checkpoint_every: Option<i64>,
     saved: Instant,
@@ -96,6 +98,7 @@ impl Run {
             family,
             clock: Clock::new(before, seconds),
             metrics,
+            events: args.tensorboard.then(|| EventFile::open(&dir, before)).transpose()?,
             progress: Progress::new(args.quiet, step),
             checkpoint_every: args.checkpoint_every,
             saved: Instant::now(),
@@ -123,6 +126,9 @@ impl Run {
             line.insert("wall_s".into(), run.clock.wall_s().into());
             for (name, value) in metrics {
                 line.insert((*name).into(), Number::from_f64(*value).map_or(Value::Null, Value::Number));
+            }
+            if let Some(events) = &mut run.events {
+                events.add(&line)?;
             }
             let line = format!("{}\n", Value::Object(line));
             run.metrics.write_all(line.as_bytes()).map_err(|e| files::unwritten(&run.dir.join("metrics.jsonl"), e))
@@ -291,6 +297,23 @@ fn reopen(dir: &Path, record: &Value, quiet: bool) -> Result<(File, (Position, C
 /// The summary in `dir` if its run is finished.
 pub(super) fn finished(dir: &Path) -> Result<Option<Summary>> {
     Ok(files::read_json::<Summary>(&dir.join("summary.json"))?.filter(|s| s.finished))
+}
+
+/// Removes what a run left that was killed before its first checkpoint.
+pub(super) fn clear(dir: &Path) -> Result<()> {
+    let _lock = lock(dir)?;
+    for name in ["metrics.jsonl", "config.json"] {
+        let path = dir.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path)(e)),
+            _ => {}
+        }
+    }
+    let path = dir.join("checkpoint");
+    match fs::remove_dir_all(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Locks the directory for this process; the system unlocks it when the process ends, however it ends.

@@ -45,6 +45,8 @@ mod files;
 mod interrupt;
 mod progress;
 pub mod seeding;
+pub mod sweep;
+mod tensorboard;
 
 pub use args::RunArgs;
 pub use checkpoint::Checkpoint;

@@ -102,7 +102,8 @@ fn an_unwritable_or_occupied_place_is_refused() {
 #[test]
 fn resume_with_another_configuration_names_the_difference() {
     let p = Place::new();
-    let mut first = p.vae(&["--steps", "100000", "--out", "run", "--checkpoint-every", "1", "--quiet"]).spawn().unwrap();
+    let mut first =
+        p.vae(&["--steps", "100000", "--out", "run", "--checkpoint-every", "1", "--quiet"]).spawn().unwrap();
     wait_for(&p.path("run/checkpoint/state.json"));
     // a second process on the same directory
     let second = p.vae(&["--steps", "100000", "--out", "run", "--resume"]).output().unwrap();

@@ -8,6 +8,7 @@ use thruway::data::{self, ImageSet};
 use thruway::error::Error;
 use thruway::estimators::Estimator;
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
+use thruway::run::sweep::{SweepArgs, sweep};
 
 /// Gradient estimators for discrete random variables: set-up, data and reports.
 #[derive(Parser)]
@@ -28,6 +29,8 @@ enum Command {
         /// Sets to fetch [default: all].
         sets: Vec<ImageSet>,
     },
+    /// Run a grid of settings and seeds; finished runs are skipped, killed ones resumed.
+    Sweep(SweepArgs),
     /// Tables (ours beside the published) in the terminal, and one self-contained HTML page with curves and commands.
     Report(ReportArgs),
     /// Print the table of estimators and what each promises, as Markdown.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Doctor => Ok(doctor::doctor()),
         Command::Data { sets } => Ok(fetch(&sets)),
+        Command::Sweep(args) => sweep(&args).map(|()| (String::new(), true)),
         Command::Report(args) => report::report(&args).map(|text| (text, true)),
         Command::Estimators { markdown: None } => Ok((Estimator::table(), true)),
         Command::Estimators { markdown: Some(file) } => estimators(&file).map(|text| (text, true)),

@@ -140,7 +140,10 @@ fn find(binary: &str) -> Result<PathBuf> {
 fn look(cell: &Cell) -> Result<Todo> {
     let Some(config) = files::read_json::<Value>(&cell.dir.join("config.json"))? else { return Ok(Todo::Start) };
     if let Some(clash) = clash(cell, &config) {
-        return Ok(Todo::Refuse(format!("{} holds another run: {clash}; give the sweep another out", cell.dir.display())));
+        return Ok(Todo::Refuse(format!(
+            "{} holds another run: {clash}; give the sweep another out",
+            cell.dir.display()
+        )));
     }
     if directory::finished(&cell.dir)?.is_some() {
         return Ok(Todo::Nothing);

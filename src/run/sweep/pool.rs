@@ -1,6 +1,6 @@
 //! The processes of a sweep: some at a time, watched until all have ended.
-use super::spec::Cell;
 use super::Todo;
+use super::spec::Cell;
 use crate::run::{directory, interrupt, progress};
 use crate::{Error, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget};

@@ -4,9 +4,9 @@
     python=$(scripts/torch-env)
     $python benches/compare.py [--only steps|estimators|memory] [--blocks 5] [--device cpu] [--threads 1]
 
-Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and lets them work in turns, never at once: a machine that
-slows down slows both. A block is 100 training steps, or as many draws with backward as take about a second; its figure is
-the median of its steps. Quoted: the median over the blocks, and their range.
+Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and
+lets them work in turns, never at once: a machine that slows down slows both. A block is 100 training steps, or as many draws
+with backward as take about a second; its figure is the median of its steps. Quoted: the median over the blocks, and their range.
 
 The targets (right-most column) are the project's own. PyTorch has no fused RAdam: RAdam steps are held against fused Adam,
 which does less. Writes benches/results/<what>_<device>.json.
@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -75,7 +76,7 @@ class Servers:
     def __init__(self, args):
         flags = [] if args.device == "cpu" else ["--device", args.device]
         self.commands = {
-            "ours": args.ours.split() + flags,
+            "ours": shlex.split(args.ours) + flags,
             "pytorch": [sys.executable, str(ROOT / "tests/parity/bench_server.py")] + flags,
         }
         self.threads = args.threads
@@ -187,9 +188,8 @@ def estimators(servers, args):
         ours, theirs = summary(medians["ours"]), summary(medians["pytorch"])
         ratio = ours["median"] / theirs["median"]
         target = RAO_1000_TARGET if knobs.get("samples") == 1000 else ESTIMATOR_TARGET
-        results.append(
-            run | {"unit": "us a draw with backward", "iters": iters, "ours": ours, "pytorch": theirs, "ratio": ratio, "target": target}
-        )
+        result = run | {"unit": "us a draw with backward", "iters": iters, "ours": ours, "pytorch": theirs}
+        results.append(result | {"ratio": ratio, "target": target})
         rows.append([label, figure(ours), figure(theirs), f"{ratio:.3f}", verdict(ratio, target)])
     title = f"draw + backward at {SHAPE}, us: median (range) of {args.blocks} blocks"
     table(title, ["estimator", "ours", "PyTorch", "ratio", "target"], rows)
@@ -242,14 +242,15 @@ def main():
     parser.add_argument("--steps", type=int, default=100, help="training steps a block")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--ours", default=str(ROOT / "target/release/examples/bench_server"), help="command of our server")
+    parser.add_argument("--ours", default=shlex.quote(str(ROOT / "target/release/examples/bench_server")), help="command of our server")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
     args = parser.parse_args()
-    if shutil.which(args.ours.split()[0]) is None:
+    if shutil.which(shlex.split(args.ours)[0]) is None:
         raise SystemExit(f"{args.ours}: not built; run `cargo build --release --example bench_server`")
     servers = Servers(args)
     about = machine(servers, args)
-    print(f"{about['cpu']}, {about['cores']} cores, {args.threads} thread(s), load {about['load_at_start']:.1f}, {about['pytorch']}")
+    print(f"{about['cpu']}, {about['cores']} cores, {args.threads} thread(s), load {about['load_at_start']:.1f}")
+    print(f"PyTorch: {about['pytorch']}")
     if about["load_at_start"] > about["cores"] - args.threads + 0.5:
         print("the machine is busy: both sides suffer alike, but the ranges will be wide")
     chosen = args.only or (["steps", "estimators"] if args.device == "cuda" else list(parts))

@@ -96,7 +96,8 @@ def main():
     print(f"{args.steps} steps, one thread, PyTorch {versions['torch']} ({versions['cpu_capability']}), tolerance {TOLERANCE:g}")
     print(f"control: the same PyTorch with ATEN_CPU_CAPABILITY={older}\n")
     print(f"{'':29}{'largest difference':^22}{'off 1e-6 at step':^20}{'off 1e-4 at step':^20}")
-    print(f"{'preset':7}{'estimator':10}{'seed':>4}{'loss':>8}" + f"{'ours':>11}{'control':>11}" + f"{'ours':>10}{'control':>10}" * 2)
+    head = f"{'preset':7}{'estimator':10}{'seed':>4}{'loss':>8}{'ours':>11}{'control':>11}"
+    print(head + f"{'ours':>10}{'control':>10}" * 2)
     departed = control_departed = 0
     with tempfile.TemporaryDirectory() as scratch:
         for pair in pairs:

@@ -94,7 +94,7 @@ def main():
                 trajectories.append(row | {"params": pack(pair[name], "<f4" if name == "float32" else "<f8")})
             moved = np.abs(pair["float64"][-1] - initial)
             apart = np.abs(pair["float32"][-1] - pair["float64"][-1]).max()
-            print(f"{optimizer.__name__:6} {settings}: moved {moved.min():.1e} to {moved.max():.3f}, float32 off float64 by {apart:.1e}")
+            print(f"{optimizer.__name__:6} {settings}: moved by {moved.min():.1e} to {moved.max():.3f}, f32 off f64 by {apart:.1e}")
     out = {"format": "optim-trajectories-1", "made_by": "tests/parity/record_optim.py"} | reference.versions()
     out |= {"tensors": [{"name": n, "shape": s, "first_step": f} for n, s, f in TENSORS], "steps": STEPS}
     out |= {"initial": pack(initial, "<f4"), "gradients": pack(grads, "<f4"), "saved_steps": SAVED}

@@ -279,4 +279,5 @@ def mnist_train():
 
 def versions():
     """What the numbers of a fixture depend on besides the script."""
-    return {"torch": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "cpu_capability": capability, "threads": torch.get_num_threads()}

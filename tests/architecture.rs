@@ -1,0 +1,141 @@
+//! The arrows between the rooms (who may use whom), where unsafe code may live, and what the README names.
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(dir: &str) -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, out: &mut Vec<(PathBuf, String)>) {
+        for f in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+            let path = f.unwrap().path();
+            if path.is_dir() {
+                walk(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                out.push((path, text));
+            }
+        }
+    }
+    let mut out = vec![];
+    walk(&root().join(dir), &mut out);
+    out.sort();
+    out
+}
+
+/// Rooms that a text names by `crate::room`, outside comments and tests.
+fn rooms_used(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().filter(|l| !l.trim_start().starts_with("//"));
+    let mut rooms = BTreeSet::new();
+    for line in lines {
+        for part in line.split("crate::").skip(1) {
+            let names = part.strip_prefix('{').map_or(part, |list| list.split('}').next().unwrap_or_default());
+            let list = part.starts_with('{');
+            for name in names.split(',').take(if list { usize::MAX } else { 1 }) {
+                let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                rooms.insert(name);
+            }
+        }
+    }
+    rooms
+}
+
+/// The rooms each room may use; `error` and its names are open to all.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("autograd", &[]),
+    ("kernels", &["autograd", "noise"]),
+    ("noise", &["kernels"]),
+    ("dist", &["noise", "kernels", "autograd"]),
+    ("exact", &["dist"]),
+    ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
+    ("probe", &["estimators", "exact", "noise", "dist"]),
+    ("optim", &["kernels"]),
+    ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
+    ("data", &[]),
+    ("run", &["autograd"]),
+    ("report", &[]),
+];
+
+#[test]
+fn the_arrows_between_rooms_hold() {
+    let rooms: BTreeSet<&str> = ARROWS.iter().map(|(room, _)| *room).collect();
+    for (path, text) in sources("src") {
+        let inside = path.strip_prefix(root().join("src")).unwrap();
+        let room = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        if room == "lib" {
+            continue;
+        }
+        let (_, allowed) =
+            ARROWS.iter().find(|(r, _)| *r == room).unwrap_or_else(|| panic!("room {room} has no line in ARROWS"));
+        for used in rooms_used(&text) {
+            let free = used == room || !rooms.contains(used.as_str()) || used == "error";
+            assert!(free || allowed.contains(&used.as_str()), "{}: {room} must not use {used}", inside.display());
+        }
+        assert!(!text.contains("experiments::"), "{}: nothing uses experiments", inside.display());
+    }
+}
+
+#[test]
+fn rooms_are_found_in_every_form_of_use() {
+    let text = "use crate::noise::Noise;\nuse crate::{Error, run::Run};\nlet x = crate::data::load();\n// crate::probe\n";
+    let found = rooms_used(text);
+    for room in ["noise", "run", "data"] {
+        assert!(found.contains(room), "{room} not in {found:?}");
+    }
+    assert!(!found.contains("probe"), "a comment is no use");
+}
+
+#[test]
+fn unsafe_code_lives_in_two_rooms_and_gives_its_reason() {
+    let mut blocks = 0;
+    for (path, text) in sources("src").into_iter().chain(sources("experiments")) {
+        let inside = path.strip_prefix(root()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if !code.contains("unsafe {") && !code.contains("unsafe impl") {
+                continue;
+            }
+            let here = format!("{}:{}", inside.display(), i + 1);
+            assert!(inside.starts_with("src/autograd") || inside.starts_with("src/kernels"), "{here}: unsafe code");
+            let reason = lines[i.saturating_sub(6)..=i].iter().any(|l| l.contains("SAFETY:"));
+            assert!(reason, "{here}: no SAFETY reason above it");
+            blocks += 1;
+        }
+    }
+    assert!(blocks > 0, "no unsafe block found at all: the search is broken");
+}
+
+#[test]
+fn no_source_file_has_outgrown_one_concept() {
+    for (path, text) in ["src", "experiments", "tests", "examples"].into_iter().flat_map(sources) {
+        let n = text.lines().count();
+        assert!(n <= 600, "{}: {n} lines", path.display());
+    }
+}
+
+#[test]
+fn the_readme_names_what_exists() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let mut targets = 0;
+    for part in readme.split("make ").skip(1) {
+        let target: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        if part.starts_with(|c: char| c.is_ascii_lowercase()) && readme.contains(&format!("`make {target}")) {
+            assert!(makefile.contains(&format!("\n{target}:")), "README: make {target} is no target");
+            targets += 1;
+        }
+    }
+    assert!(targets >= 4, "{targets} targets found in the README");
+    let table = readme.split("<!-- estimators -->\n").nth(1).and_then(|t| t.split("<!-- /estimators -->").next());
+    let now = thruway::estimators::Estimator::table();
+    assert_eq!(table, Some(now.as_str()), "the README's table is not the registry's: make estimators");
+    for file in readme.split('`').filter(|w| w.starts_with("tests/") || w.starts_with("src/")) {
+        let path = file.replace("<name>", "st");
+        assert!(root().join(&path).exists(), "README: {file} does not exist");
+    }
+}

@@ -242,7 +242,8 @@ def main():
     parser.add_argument("--steps", type=int, default=100, help="training steps a block")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--ours", default=shlex.quote(str(ROOT / "target/release/examples/bench_server")), help="command of our server")
+    ours = shlex.quote(str(ROOT / "target/release/examples/bench_server"))
+    parser.add_argument("--ours", default=ours, help="command of our server")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
     args = parser.parse_args()
     if shutil.which(shlex.split(args.ours)[0]) is None:

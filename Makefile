@@ -50,6 +50,7 @@ bench: build ## estimators and training step side by side with PyTorch (installs
 	$$(scripts/torch-env) benches/compare.py
 
 parity: build ## training losses side by side with PyTorch, live (installs the full torch)
+	$(BIN)/thruway data mnist
 	$$(scripts/torch-env) tests/parity/live_parity.py
 
 clean: ## remove what was built, not data or runs

@@ -22,13 +22,13 @@ struct Training {
 }
 
 impl Training {
-    fn new(preset: &str, estimator: &str, optimizer: &str) -> Result<Training> {
+    fn new(preset: &str, estimator: &str, optimizer: &str, tau: Option<f64>) -> Result<Training> {
         let Some((k, l)) = preset.split_once('x') else { bail!("preset {preset:?}: expected KxL") };
         let model = CategoricalVae::new(l.parse()?, k.parse()?, Activation::Relu, Device::Cpu)?;
         let method = if optimizer == "radam" { Method::RAdam } else { Method::Adam };
         let optimizer = Adam::new(method, Settings { lr: 5e-4, ..Settings::default() }, model.params().iter())?;
         let images = Tensor::rand([1000, PIXELS], (Kind::Float, Device::Cpu));
-        Ok(Training { model, optimizer, estimator: build(estimator, None, None)?, images, next: 0 })
+        Ok(Training { model, optimizer, estimator: build(estimator, tau, None)?, images, next: 0 })
     }
 
     fn step(&mut self) -> Result<f64> {
@@ -107,7 +107,7 @@ fn main() -> Result<()> {
                 let (preset, estimator, optimizer) = (text("preset"), text("estimator"), text("optimizer"));
                 let key = format!("{preset} {estimator} {optimizer}");
                 if !kept.contains_key(&key) {
-                    kept.insert(key.clone(), Training::new(&preset, &estimator, &optimizer)?);
+                    kept.insert(key.clone(), Training::new(&preset, &estimator, &optimizer, request["tau"].as_f64())?);
                 }
                 let training = kept.get_mut(&key).expect("just made");
                 let mut ms = vec![];

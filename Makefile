@@ -1,49 +1,79 @@
 # thruway: `make` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 JOBS ?= 2
-BIN := target/release
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+SWEEP := $(BIN)/thruway sweep
 
-.PHONY: help setup build run test doctor data estimators vae poly probe table2 report bench parity clean
+.NOTPARALLEL:
+.PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
+	estimators bench parity smoke
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo 'JOBS=N sets how many runs go side by side (one core each; default 2). Finished runs are kept, killed ones resumed.'
 
+##@ First
 setup: ## find or install libtorch 2.11; builds nothing
 	@scripts/setup
 
-build: setup ## compile every binary
-	cargo build --release
-
 run: build ## the main job: data, probe, poly, VAEs with six estimators, comparison and report (about ten minutes)
-	@scripts/main-job
+	@JOBS=$(JOBS) scripts/main-job
 
-test: build ## all tests
-	cargo test --release
+test: setup ## all tests, and how many passed
+	@mkdir -p $(TARGET)
+	@cargo test --release 2>&1 | tee $(TARGET)/test.log
+	@awk '/^test result:/ { n++; passed += $$4; ignored += $$8 } \
+		END { printf "make test: %d passed, %d ignored, 0 failed, in %d test programs\n", passed, ignored, n }' $(TARGET)/test.log
 
 doctor: build ## versions, threads, CUDA, data, and the remedy for each thing missing
 	@$(BIN)/thruway doctor
 
+##@ Parts
+build: setup ## compile every binary
+	@cargo build --release
+
 data: build ## fetch and verify the data sets
-	$(BIN)/thruway data
+	@$(BIN)/thruway data
 
-estimators: build ## the table of estimators, into the README
-	$(BIN)/thruway estimators --markdown README.md
+clean: ## remove what was built, not data or runs
+	@cargo clean
 
+##@ Experiments
 vae: build ## one VAE with the paper's settings: make vae PRESET=8x4 ESTIMATOR=reinmax SEED=0
 	$(BIN)/vae --preset $(or $(PRESET),8x4) --estimator $(or $(ESTIMATOR),reinmax) --seed $(or $(SEED),0)
 
-probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
-	$(BIN)/thruway sweep experiments/vae/sweeps/figure4.json --jobs $(JOBS)
-
 poly: build ## polynomial programming (Fig. 1)
-	$(BIN)/thruway sweep experiments/poly/sweeps/figure1.json --jobs $(JOBS)
+	$(SWEEP) experiments/poly/sweeps/figure1.toml --jobs $(JOBS)
 
-table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs; starts only what is missing
-	$(BIN)/thruway sweep experiments/vae/sweeps/table2-8x4.json --jobs $(JOBS)
+probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
+	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
 
+table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs (about five hours on two cores)
+	$(SWEEP) experiments/vae/sweeps/table2-8x4.toml --jobs $(JOBS)
+
+table2-all: table2 ## Table 2, every column
+	$(SWEEP) experiments/vae/sweeps/table2.toml --jobs $(JOBS)
+
+table5: build ## Table 5: 32 latents of 64 classes
+	$(SWEEP) experiments/vae/sweeps/table5.toml --jobs $(JOBS)
+
+figure2: build ## Fig. 2: the final loss by temperature
+	$(SWEEP) experiments/vae/sweeps/figure2.toml --jobs $(JOBS)
+
+table7: build ## Table 7: the search for hyper-parameters (days)
+	for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS); done
+
+tables: table2-all table5 report ## Tables 2 and 5, then the report
+
+##@ Results
 report: build ## tables and page from all runs
 	$(BIN)/thruway report runs --out runs/report.html
+
+estimators: build ## the table of estimators, into the README
+	$(BIN)/thruway estimators --markdown README.md
 
 bench: build ## estimators and training step side by side with PyTorch (installs the full torch)
 	cargo build --release --example bench_server
@@ -53,5 +83,5 @@ parity: build ## training losses side by side with PyTorch, live (installs the f
 	$(BIN)/thruway data mnist
 	$$(scripts/torch-env) tests/parity/live_parity.py
 
-clean: ## remove what was built, not data or runs
-	cargo clean
+smoke: build ## every command the README names, short
+	@scripts/smoke

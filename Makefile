@@ -51,7 +51,7 @@ poly: build ## polynomial programming (Fig. 1)
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
 
-table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs (about five hours on two cores)
+table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs (about an hour and a half on two idle cores)
 	$(SWEEP) experiments/vae/sweeps/table2-8x4.toml --jobs $(JOBS)
 
 table2-all: table2 ## Table 2, every column

@@ -98,7 +98,8 @@ pub(super) fn changed_versions(old: &Value, new: &Value) -> Vec<String> {
 fn command() -> Vec<String> {
     let mut words: Vec<String> = std::env::args().collect();
     if let Some(program) = words.first_mut() {
-        *program = std::path::Path::new(program.as_str()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        *program =
+            std::path::Path::new(program.as_str()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     }
     words
 }

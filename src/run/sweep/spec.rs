@@ -89,13 +89,16 @@ fn expand(file: File) -> std::result::Result<Spec, String> {
         if combinations.iter().any(|c| c.contains_key(flag)) {
             return Err(format!("{flag:?} stands in the grid and in a cell; name it in one of them"));
         }
-        let with = |c: &Flags, v: &Value| c.iter().map(|(k, v)| (k.clone(), v.clone())).chain([(flag.clone(), v.clone())]).collect();
+        let with = |c: &Flags, v: &Value| {
+            c.iter().map(|(k, v)| (k.clone(), v.clone())).chain([(flag.clone(), v.clone())]).collect()
+        };
         combinations = combinations.iter().flat_map(|c| values.iter().map(move |v| with(c, v))).collect();
     }
     if file.seeds.is_empty() {
         return Err("seeds must be a list of at least one number".into());
     }
-    let family = Path::new(&file.binary).file_name().ok_or("binary must name a program")?.to_string_lossy().into_owned();
+    let family =
+        Path::new(&file.binary).file_name().ok_or("binary must name a program")?.to_string_lossy().into_owned();
     let out = file.out.unwrap_or_else(|| format!("runs/{family}/{{name}}/{{seed}}"));
     let mut cells = Vec::new();
     let mut taken: HashMap<PathBuf, String> = HashMap::new();
@@ -194,7 +197,8 @@ mod tests {
 
     #[test]
     fn one_plain_cell() {
-        let spec = parse("binary = \"./bin/tiny\"\nseeds = [0]\nout = \"x y/{seed}\"\nbase = { lr = -1e-3, threads = 2 }");
+        let spec =
+            parse("binary = \"./bin/tiny\"\nseeds = [0]\nout = \"x y/{seed}\"\nbase = { lr = -1e-3, threads = 2 }");
         let cell = &spec.unwrap().cells[0];
         assert_eq!((cell.name.as_str(), &cell.dir), ("all/0", &PathBuf::from("x y/0")));
         assert_eq!(cell.arguments(false), ["--lr=-0.001", "--threads=2", "--quiet", "--seed=0", "--out=x y/0"]);

@@ -99,7 +99,7 @@ pub enum Error {
         steps: i64,
     },
     /// The run was interrupted and has written its checkpoint.
-    #[error("interrupted; continue with --resume")]
+    #[error("interrupted; continue with --resume (a sweep: by the same command)")]
     Interrupted,
     /// A file operation failed.
     #[error("{}: {source}", path.display())]

@@ -1,35 +1,19 @@
 //! Run directories under fire: `examples/tiny_run.rs` as a child process is killed, starved of disk and asked for nonsense.
-#[path = "../examples/tiny_run.rs"]
-#[allow(dead_code, reason = "its main is the example's")]
-mod tiny_run;
+mod tiny;
 
-use clap::Parser;
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// Not a test: the process that the tests start, under the name that `cargo test` gives this binary.
-#[test]
-#[ignore = "the child process of the others"]
-fn child() {
-    let Ok(arguments) = std::env::var("TINY_RUN") else { return };
-    let code = thruway::run::main(|| tiny_run::train(tiny_run::Args::parse_from(arguments.lines())));
-    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { exit_number(code) });
-}
-
-/// `ExitCode` does not tell its number otherwise.
-fn exit_number(code: ExitCode) -> i32 {
-    (1..=255u8).find(|n| ExitCode::from(*n) == code).map_or(1, i32::from)
-}
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tiny::{checkpoint_step, json, numbers, wait_for};
 
 fn command(dir: &Path, arguments: &str) -> Command {
     // Bit for bit is a promise for the CPU.
     let device = if arguments.contains("--device") { "" } else { "--device cpu " };
     let line = format!("tiny_run --out {} {device}{arguments}", dir.display());
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture"]);
+    command.args(["--exact", "tiny::child", "--ignored", "--nocapture"]);
     command.env("TINY_RUN", line.split_whitespace().collect::<Vec<_>>().join("\n"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
@@ -62,41 +46,11 @@ fn refused(output: Output, status: i32, words: &[&str]) {
     println!("{}", stderr.trim());
 }
 
-fn json(path: impl AsRef<Path>) -> Value {
-    let path = path.as_ref();
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
-}
-
-/// All that a run says of itself, without times and sizes.
-fn numbers(dir: &Path) -> (Value, Vec<Value>) {
-    let mut summary = json(dir.join("summary.json"));
-    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
-    let mut lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    for times in ["wall_s", "steps_per_second", "peak_rss_bytes"] {
-        summary.as_object_mut().unwrap().remove(times);
-        lines.iter_mut().for_each(|l| drop(l.as_object_mut().unwrap().remove(times)));
-    }
-    (summary, lines)
-}
-
-fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !there() {
-        assert!(start.elapsed() < Duration::from_secs(30), "no {what} within 30 s");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn checkpoint_step(dir: &Path) -> Option<i64> {
-    let text = std::fs::read_to_string(dir.join("checkpoint/state.json")).ok()?;
-    serde_json::from_str::<Value>(&text).unwrap()["step"].as_i64()
-}
-
 #[test]
 fn killed_and_resumed_gives_the_same_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
-    let settings = "--steps 300 --log-every 7 --quiet";
+    let settings = "--steps 150 --log-every 7 --quiet";
     good(run(&whole, settings));
     let mut random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as u64;
     let (mut kills, mut resume) = (0, "");
@@ -106,7 +60,7 @@ fn killed_and_resumed_gives_the_same_numbers() {
         let from = checkpoint_step(&broken);
         wait_for("new checkpoint", || checkpoint_step(&broken) > from || child.try_wait().unwrap().is_some());
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        std::thread::sleep(Duration::from_micros((random >> 33) % 200_000));
+        std::thread::sleep(Duration::from_micros((random >> 33) % 400_000));
         child.kill().unwrap();
         let status = child.wait().unwrap();
         resume = "--resume";
@@ -120,8 +74,8 @@ fn killed_and_resumed_gives_the_same_numbers() {
     assert!(kills >= 3, "the run ended too early to be killed");
     assert_eq!(numbers(&whole), numbers(&broken));
     let (summary, lines) = numbers(&whole);
-    assert_eq!((summary["finished"].clone(), summary["steps"].clone()), (true.into(), 300.into()));
-    assert_eq!(lines.len(), 300 / 7);
+    assert_eq!((summary["finished"].clone(), summary["steps"].clone()), (true.into(), 150.into()));
+    assert_eq!(lines.len(), 150 / 7);
     assert_eq!(lines[0]["undefined"], Value::Null);
     // The process time of all of them counts, up to their checkpoints.
     assert!(json(broken.join("summary.json"))["wall_s"].as_f64() > json(whole.join("summary.json"))["wall_s"].as_f64());

@@ -1,4 +1,4 @@
-//! `thruway`: everything around the experiments: set-up, data, reports, results.
+//! `thruway`: everything around the experiments: set-up, data, sweeps, reports, results.
 mod doctor;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -8,9 +8,9 @@ use thruway::data::{self, ImageSet};
 use thruway::error::Error;
 use thruway::estimators::Estimator;
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
-use thruway::run::sweep::{SweepArgs, sweep};
+use thruway::run::sweep::{self, SweepArgs};
 
-/// Gradient estimators for discrete random variables: set-up, data and reports.
+/// Gradient estimators for discrete random variables: set-up, data, sweeps and reports.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
@@ -29,7 +29,7 @@ enum Command {
         /// Sets to fetch [default: all].
         sets: Vec<ImageSet>,
     },
-    /// Run a grid of settings and seeds; finished runs are skipped, killed ones resumed.
+    /// Run everything in a sweep file that has not finished yet: a process a run, several at a time.
     Sweep(SweepArgs),
     /// Tables (ours beside the published) in the terminal, and one self-contained HTML page with curves and commands.
     Report(ReportArgs),
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Doctor => Ok(doctor::doctor()),
         Command::Data { sets } => Ok(fetch(&sets)),
-        Command::Sweep(args) => sweep(&args).map(|()| (String::new(), true)),
+        Command::Sweep(args) => sweep::sweep(&args).map(|()| (String::new(), true)),
         Command::Report(args) => report::report(&args).map(|text| (text, true)),
         Command::Estimators { markdown: None } => Ok((Estimator::table(), true)),
         Command::Estimators { markdown: Some(file) } => estimators(&file).map(|text| (text, true)),
@@ -59,10 +59,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::from(u8::from(!good))
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => thruway::run::main(|| Err(error)),
     }
 }
 

@@ -74,8 +74,16 @@ pub(super) fn write(dir: &Path, mut position: Position, tensors: &[(String, Tens
     Ok(())
 }
 
-/// The checkpoint in `dir`, if there is one, with its step times.
-pub(super) fn read(dir: &Path) -> Result<Option<(Position, Checkpoint, Vec<f32>)>> {
+/// A checkpoint as it was read.
+pub(super) struct Saved {
+    pub position: Position,
+    pub checkpoint: Checkpoint,
+    /// Seconds of each training step.
+    pub seconds: Vec<f32>,
+}
+
+/// The checkpoint in `dir`, if there is one.
+pub(super) fn read(dir: &Path) -> Result<Option<Saved>> {
     let Some(position) = position(dir)? else { return Ok(None) };
     let path = dir.join(&position.tensors);
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -89,7 +97,7 @@ pub(super) fn read(dir: &Path) -> Result<Option<(Position, Checkpoint, Vec<f32>)
         seconds = Vec::try_from(tensors.swap_remove(at).1)?;
     }
     let checkpoint = Checkpoint { tensors, state: position.state.clone() };
-    Ok(Some((position, checkpoint, seconds)))
+    Ok(Some(Saved { position, checkpoint, seconds }))
 }
 
 /// Kinds that both sides have.
@@ -198,7 +206,7 @@ mod tests {
         };
         let value = |x: f64| vec![("x".to_string(), Tensor::from(x))];
         let seen = || {
-            let (position, checkpoint, seconds) = read(dir).unwrap().unwrap();
+            let Saved { position, checkpoint, seconds } = read(dir).unwrap().unwrap();
             (position.step, checkpoint.tensor("x").unwrap().double_value(&[]), seconds)
         };
         assert!(read(dir).unwrap().is_none());
@@ -219,13 +227,13 @@ mod tests {
         let path = dir.join("step-2.safetensors");
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        let error = read(dir).unwrap_err().to_string();
+        let error = read(dir).err().unwrap().to_string();
         assert!(error.contains("step-2.safetensors: damaged") && error.contains("start the run again"), "{error}");
         assert!(seen_error(dir).contains("step-2"));
     }
 
     fn seen_error(dir: &Path) -> String {
         std::fs::remove_file(dir.join("step-2.safetensors")).unwrap();
-        read(dir).unwrap_err().to_string()
+        read(dir).err().unwrap().to_string()
     }
 }

@@ -1,5 +1,5 @@
 //! The run directory, from the first look at it to the summary.
-use super::checkpoint::{self, Checkpoint, Position};
+use super::checkpoint::{self, Checkpoint, Position, Saved};
 use super::clock::Clock;
 use super::files;
 use super::progress::Progress;
@@ -72,28 +72,22 @@ impl Run {
         interrupt::watch()?;
         let dir = args.out.clone().unwrap_or(default_out);
         let record = config::record(family, args, args.device()?, config)?;
-        let (lock, checkpoint) = match args.resume {
+        let (lock, saved) = match args.resume {
             false => (start(&dir, &record)?, None),
-            true => {
-                let (lock, checkpoint) = reopen(&dir, &record, args.quiet)?;
-                (lock, Some(checkpoint))
-            }
+            true => reopen(&dir, &record, args.quiet).map(|(lock, saved)| (lock, Some(saved)))?,
         };
+        let position = saved.as_ref().map(|s| &s.position);
+        let (step, before, length) = position.map_or((0, 0.0, 0), |p| (p.step, p.wall_s, p.metrics_bytes));
+        let peak_rss_bytes = position.and_then(|p| p.peak_rss_bytes);
         let path = dir.join("metrics.jsonl");
         let metrics =
             OpenOptions::new().create(true).append(true).open(&path).map_err(|e| files::unwritten(&path, e))?;
-        let (step, before, peak_rss_bytes, length) = match &checkpoint {
-            Some((p, ..)) => (p.step, p.wall_s, p.peak_rss_bytes, p.metrics_bytes),
-            None => (0, 0.0, None, 0),
-        };
         if metrics.metadata().map_err(Error::io(&path))?.len() < length {
-            return Err(refuse(&dir, "metrics.jsonl is shorter than at the checkpoint", AWAY));
+            let remedy = "move the directory away and start the run again";
+            return Err(refuse(&dir, "metrics.jsonl is shorter than at the checkpoint", remedy));
         }
         metrics.set_len(length).map_err(|e| files::unwritten(&path, e))?;
-        let (checkpoint, seconds) = match checkpoint {
-            Some((_, checkpoint, seconds)) => (Some(checkpoint), seconds),
-            None => (None, Vec::new()),
-        };
+        let (checkpoint, seconds) = saved.map_or((None, Vec::new()), |s| (Some(s.checkpoint), s.seconds));
         let run = Run {
             family,
             clock: Clock::new(before, seconds),
@@ -243,8 +237,6 @@ impl Run {
     }
 }
 
-const AWAY: &str = "move the directory away and start the run again";
-
 fn refuse(dir: &Path, reason: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error::Run { dir: dir.to_path_buf(), reason: reason.into(), remedy: remedy.into() }
 }
@@ -270,7 +262,7 @@ fn start(dir: &Path, record: &Value) -> Result<File> {
 }
 
 /// The directory of a run to go on with.
-fn reopen(dir: &Path, record: &Value, quiet: bool) -> Result<(File, (Position, Checkpoint, Vec<f32>))> {
+fn reopen(dir: &Path, record: &Value, quiet: bool) -> Result<(File, Saved)> {
     let path = dir.join("config.json");
     let none =
         || refuse(dir, "holds no run to resume", "give its directory by --out, or leave out --resume to start one");
@@ -283,15 +275,14 @@ fn reopen(dir: &Path, record: &Value, quiet: bool) -> Result<(File, (Position, C
     if let Some(summary) = finished(dir)? {
         return Err(Error::Finished { dir: dir.to_path_buf(), steps: summary.steps });
     }
-    let read = checkpoint::read(&dir.join("checkpoint"))?;
-    let checkpoint = read.ok_or_else(|| {
+    let saved = checkpoint::read(&dir.join("checkpoint"))?.ok_or_else(|| {
         refuse(dir, "holds no checkpoint to resume from", "remove the directory and start again without --resume")
     })?;
     let changed = config::changed_versions(&old, record);
     if !changed.is_empty() && !quiet {
         eprintln!("note: changed since the run began: {}; its numbers may depend on it", changed.join(", "));
     }
-    Ok((lock, checkpoint))
+    Ok((lock, saved))
 }
 
 /// The summary in `dir` if its run is finished.

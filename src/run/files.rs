@@ -42,7 +42,7 @@ pub(super) fn unwritten(path: &Path, source: std::io::Error) -> Error {
     use std::io::ErrorKind::*;
     let remedy = match source.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => {
-            "free some space and continue with --resume: the checkpoint before is intact"
+            "free some space; the last checkpoint is intact, continue from it with --resume"
         }
         _ => "choose an --out that can be written",
     };

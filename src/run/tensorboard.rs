@@ -98,8 +98,11 @@ fn masked_crc(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The events of a file, read by the format's rules: (step, file version or (tag, value) pairs).
-    fn read(path: &Path) -> Vec<(u64, String, Vec<(String, f32)>)> {
+    /// Step, file version, and (tag, value) pairs.
+    type Event = (u64, String, Vec<(String, f32)>);
+
+    /// The events of a file, read by the format's rules.
+    fn read(path: &Path) -> Vec<Event> {
         let (bytes, mut events) = (fs::read(path).unwrap(), Vec::new());
         let mut rest = &bytes[..];
         let mut take = |n: usize| {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use spec::{Cell, text};
 use std::path::PathBuf;
 
-/// Runs everything in a sweep file that has not finished yet, one process a run, one thread each.
+/// Runs everything in a sweep file that has not finished yet: a process a run, one thread each.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The sweep file is TOML (*.toml) or JSON:
@@ -95,7 +95,10 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
                 Todo::Start => "to start",
                 Todo::Resume => "to resume",
                 Todo::StartAgain => "to start again",
-                Todo::Refuse(_) => "refused",
+                Todo::Refuse(reason) => {
+                    println!("{index:4} refused         {reason}");
+                    continue;
+                }
             };
             let words = cell.arguments(*todo == Todo::Resume);
             let words: Vec<String> = words.iter().map(|w| slurm::quote(w)).collect();

@@ -61,8 +61,10 @@ pub(super) fn run(binary: &Path, todo: impl Iterator<Item = (Cell, Todo)>, jobs:
         }
         if interrupt::interrupted() && !told {
             told = true;
-            // One that has ended just now is no longer there to be told.
-            running.iter().for_each(|job| drop(kill(Pid::from_raw(job.child.id() as i32), Signal::SIGINT)));
+            for job in &running {
+                // One that has ended just now is no longer there to be told.
+                let _ = kill(Pid::from_raw(job.child.id() as i32), Signal::SIGINT);
+            }
         }
         let mut still = Vec::new();
         for mut job in running {
@@ -73,7 +75,7 @@ pub(super) fn run(binary: &Path, todo: impl Iterator<Item = (Cell, Todo)>, jobs:
             let took = HumanDuration(job.start.elapsed());
             match failure(&job, status) {
                 None => view.ended(&format!("{} finished in {took}", job.cell.name)),
-                Some(_) if told && status.code() == Some(130) => {}
+                Some(_) if told && (status.code() == Some(130) || status.signal() == Some(Signal::SIGINT as i32)) => {}
                 Some(reason) => {
                     view.ended(&format!("{} failed after {took}: {reason}", job.cell.name));
                     failures.push(Failure { name: job.cell.name, reason, log: job.log });

@@ -26,7 +26,10 @@ fn masked(logits: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     match mask {
         None => Ok(logits),
         Some(m) if m.kind() != Kind::Bool => Err(Error::shape("mask", "a boolean tensor, true = allowed", m.kind())),
-        Some(m) => Ok(logits.f_masked_fill(&m.f_logical_not()?, f64::NEG_INFINITY)?),
+        Some(m) => match m.f_expand_as(&logits) {
+            Ok(m) => Ok(logits.f_masked_fill(&m.f_logical_not()?, f64::NEG_INFINITY)?),
+            Err(_) => Err(Error::shape("mask", format!("a shape that broadcasts to {:?}", logits.size()), m.size())),
+        },
     }
 }
 

@@ -35,10 +35,11 @@ impl DropIn for ReinmaxBaseline {
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
         let kind = point.probs.kind();
         let p = point.probs.shallow_clone();
-        let live = point.logits.f_isneginf()?.f_logical_not()?.f_to_kind(kind)?;
-        let n = live.f_sum_dim_intlist(-1, true, kind)?;
+        let masked = point.logits.f_isneginf()?;
+        let n = masked.f_logical_not()?.f_sum_dim_intlist(-1, true, kind)?;
         Surrogate::hard(move |g, hard| {
-            let mean = (g * &live).f_sum_dim_intlist(-1, true, kind)? / &n;
+            let g = &g.f_masked_fill(&masked, 0.0)?; // not a product: it may be infinite there
+            let mean = g.f_sum_dim_intlist(-1, true, kind)? / &n;
             let chosen = (g * hard).f_sum_dim_intlist(-1, true, kind)?;
             let p_drawn = (&p * hard).f_sum_dim_intlist(-1, true, kind)?;
             let through = rows::jacobian(&p, g, 1.0)? / (&n * p_drawn);

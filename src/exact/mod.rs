@@ -46,6 +46,8 @@ pub fn expectation(logits: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Re
     let p = probabilities(logits, &all)?;
     let s = all.size()[0];
     let values = f(&all.f_unsqueeze(1)?.f_expand([s, b, l, k], false)?)?;
+    // a state with a masked class has p = 0: f may be anything there
+    let values = values.f_masked_fill(&p.f_eq(0.0)?, 0.0)?;
     Ok((p * values).f_sum_dim_intlist(0, false, logits.kind())?)
 }
 

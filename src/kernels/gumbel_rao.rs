@@ -246,7 +246,8 @@ fn group_f32(
 /// `mean_m J(p_m) g / tau` from the moments: `[.., K]`, shape of g.
 pub fn backward(mean: &Tensor, second: &Tensor, g: &Tensor, inv_tau: f64) -> Result<Tensor> {
     let k = classes("gumbel-rao", g)?;
-    let rows = g.f_reshape([-1, k])?.f_to_kind(mean.kind())?;
+    // a masked class has mean 0: its upstream value, whatever it is, must not reach the others
+    let rows = g.f_reshape([-1, k])?.f_to_kind(mean.kind())?.f_masked_fill(&mean.f_eq(0.0)?, 0.0)?;
     let inner = second.f_bmm(&rows.f_unsqueeze(-1)?)?.f_squeeze_dim(-1)?;
     Ok((mean * rows - inner).f_mul_scalar_(inv_tau)?.f_reshape(g.size())?)
 }

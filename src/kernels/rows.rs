@@ -52,7 +52,15 @@ pub fn softmax(x: &Tensor, tau: f64) -> Result<Tensor> {
     if !own_loops(x) {
         let z = x.detach();
         let z = if tau == 1.0 { z } else { z.f_div_scalar(tau)? };
-        return Ok(z.f_softmax(-1, z.kind())?);
+        let p = z.f_softmax(-1, z.kind())?;
+        if p.device() == Device::Cpu {
+            // half kinds: as fast as it needs to be
+            let bad = Vec::<bool>::try_from(p.f_isnan()?.f_reshape([-1, k])?.f_any_dim(-1, false)?)?;
+            if let Some(row) = bad.iter().position(|&b| b) {
+                return Err(bad_row(x, row, k));
+            }
+        }
+        return Ok(p);
     }
     let x = x.detach().f_contiguous()?;
     let mut out = like(&x)?;
@@ -231,7 +239,8 @@ pub fn combine(terms: &[(&Tensor, &Tensor, f64)]) -> Result<Tensor> {
     if !own_loops(first.0) {
         let mut sum: Option<Tensor> = None;
         for (p, g, scale) in terms {
-            let pg = p.f_mul(g)?;
+            // a masked class has p = 0: its upstream value, whatever it is, must not reach the others
+            let pg = g.f_masked_fill(&p.f_eq(0.0)?, 0.0)?.f_mul(p)?;
             let dot = pg.f_sum_dim_intlist(-1, true, pg.kind())?;
             let term = (pg - *p * dot).f_mul_scalar(*scale)?;
             sum = Some(match sum {

@@ -1,8 +1,10 @@
-//! Shared by the tests: fixture files and JSON as tensors.
+//! Shared by the tests: fixture files, JSON as tensors, noise that is kept.
 #![allow(dead_code, missing_docs)]
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
+use thruway::Result;
+use thruway::noise::{HostNoise, Noise, Tape};
 
 /// The fixtures of the project and, where `THRUWAY_FIXTURES` names a directory, those in it.
 pub fn fixture_files() -> Vec<PathBuf> {
@@ -44,4 +46,67 @@ pub fn tensor(v: &Value) -> Tensor {
 pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     if a.numel() == 0 { 0.0 } else { (a - b).abs().max().double_value(&[]) }
+}
+
+/// Base64 of little-endian numbers, as the recordings hold them, as a tensor of that shape.
+pub fn unpack(v: &Value, kind: Kind, shape: &[i64]) -> Tensor {
+    use base64::Engine;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(v.as_str().expect("a base64 string")).unwrap();
+    Tensor::from_data_size(&bytes, shape, kind)
+}
+
+/// Standard normals that depend on `seed` alone.
+pub fn normals(size: &[i64], kind: Kind, seed: u64) -> Tensor {
+    HostNoise::new(seed).normal(size, kind, Device::Cpu).unwrap()
+}
+
+/// Largest entry in absolute value.
+pub fn largest(t: &Tensor) -> f64 {
+    t.abs().max().double_value(&[])
+}
+
+/// Draws from a [`HostNoise`] and keeps what it gave, to be replayed by a [`Tape`] whole or changed.
+pub struct Recording {
+    inner: HostNoise,
+    entries: Vec<(&'static str, Tensor)>,
+}
+
+impl Recording {
+    pub fn new(seed: u64) -> Self {
+        Recording { inner: HostNoise::new(seed), entries: vec![] }
+    }
+
+    /// A tape of everything drawn, each tensor passed through `change`.
+    pub fn tape(&self, change: impl Fn(&Tensor) -> Tensor) -> Tape {
+        Tape::new(self.entries.iter().map(|(name, t)| (*name, change(t))))
+    }
+
+    fn keep(&mut self, name: &'static str, t: Result<Tensor>) -> Result<Tensor> {
+        let t = t?;
+        self.entries.push((name, t.copy()));
+        Ok(t)
+    }
+}
+
+impl Noise for Recording {
+    fn uniform(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        let t = self.inner.uniform(size, kind, device);
+        self.keep("uniform", t)
+    }
+    fn exponential(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        let t = self.inner.exponential(size, kind, device);
+        self.keep("exponential", t)
+    }
+    fn gumbel(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        let t = self.inner.gumbel(size, kind, device);
+        self.keep("gumbel", t)
+    }
+    fn logistic(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        let t = self.inner.logistic(size, kind, device);
+        self.keep("logistic", t)
+    }
+    fn normal(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        let t = self.inner.normal(size, kind, device);
+        self.keep("normal", t)
+    }
 }

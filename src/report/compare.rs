@@ -79,8 +79,8 @@ fn size(run: &Run) -> Option<String> {
 
 fn problem_title(run: &Run, vary: &BTreeSet<String>) -> String {
     let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(size(run)).collect();
-    parts.extend(run.setting("p").map(|p| format!("p={p}")));
-    let named = ["dataset", "categorical_dim", "latent_dim", "p"];
+    parts.extend(run.config.get("power").and_then(Value::as_f64).map(|p| format!("p={p}")));
+    let named = ["dataset", "categorical_dim", "latent_dim", "power"];
     for (key, value) in run.config.iter().filter(|(k, v)| vary.contains(*k) && !v.is_null()) {
         if !named.contains(&key.as_str()) && !METHOD.contains(&key.as_str()) {
             parts.push(format!("{key}={}", show(value)));

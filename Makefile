@@ -46,7 +46,7 @@ vae: build ## one VAE with the paper's settings: make vae PRESET=8x4 ESTIMATOR=r
 	$(BIN)/vae --preset $(or $(PRESET),8x4) --estimator $(or $(ESTIMATOR),reinmax) --seed $(or $(SEED),0)
 
 poly: build ## polynomial programming (Fig. 1)
-	$(SWEEP) experiments/poly/sweeps/figure1.toml --jobs $(JOBS)
+	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)

@@ -103,20 +103,30 @@ pub struct HostNoise {
     state: u64,
 }
 
+/// Advance of SplitMix64 (Steele, Lea & Flood 2014), and its output function.
+const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+fn scramble(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A double in the open interval: 52 random bits, centred in their cells (with 53 the half would round, at the end to 1).
+fn unit(bits: u64) -> f64 {
+    ((bits >> 12) as f64 + 0.5) * (1.0 / (1u64 << 52) as f64)
+}
+
 impl HostNoise {
-    /// A stream that depends on `seed` alone.
+    /// A stream that depends on `seed` alone. Seeds are scrambled: the state advances by a constant, so that plain
+    /// neighbouring seeds would give one stream shifted by a draw.
     pub fn new(seed: u64) -> Self {
-        HostNoise { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x1234_5678_9ABC_DEF1) }
+        HostNoise { state: scramble(seed.wrapping_add(STRIDE)) }
     }
 
-    /// A uniform double in the open interval: 53 random bits, centred in their cells.
     fn unit(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        ((z >> 11) as f64 + 0.5) * (1.0 / (1u64 << 53) as f64)
+        self.state = self.state.wrapping_add(STRIDE);
+        unit(scramble(self.state))
     }
 
     fn fill(&mut self, size: &[i64], kind: Kind, device: Device, f: impl Fn(&mut Self) -> f64) -> Result<Tensor> {
@@ -230,6 +240,30 @@ impl Noise for Tape {
         match self.left.front() {
             Some((name, _)) if name == "index" => Ok(Race::Index(self.next("index", &[rows], Kind::Int64, device)?)),
             _ => Ok(Race::Exponential(self.exponential(&[rows, classes], kind, device)?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_interval_is_open_at_both_ends() {
+        assert!(unit(0) > 0.0 && unit(u64::MAX) < 1.0);
+        assert_eq!(unit(0), 1.0 - unit(u64::MAX));
+    }
+
+    /// The stream of one seed must not be a shift of its neighbour's.
+    #[test]
+    fn neighbouring_seeds_have_streams_of_their_own() {
+        let stream = |seed| {
+            let mut h = HostNoise::new(seed);
+            std::iter::repeat_with(move || h.unit()).take(1000).map(f64::to_bits).collect::<Vec<_>>()
+        };
+        for seed in [0, 1, 301, u64::MAX - 1] {
+            let (a, b) = (stream(seed), stream(seed.wrapping_add(1)));
+            assert!(a.iter().all(|x| !b.contains(x)), "seeds {seed} and {}", seed.wrapping_add(1));
         }
     }
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 fn main() {
     println!("cargo:rerun-if-changed=src/autograd/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    println!("cargo:rerun-if-changed=.git/HEAD");
     let lib = PathBuf::from(
         std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch is; run `make setup` first"),
     );
@@ -26,12 +25,16 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     // NVRTC lies in the CUDA wheel beside libtorch.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}/../../nvidia/cu13/lib", lib.display());
-    let revision = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .output()
-        .ok()
-        .filter(|o| o.status.success())
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string())
-        .unwrap_or_else(|| "unknown".into());
+    // Every commit adds a line to this log; in a worktree it lies elsewhere than in .git.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| std::path::Path::new(log).exists()) {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    let revision = git(&["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=THRUWAY_GIT_REVISION={revision}");
+}
+
+/// What git prints, or nothing outside a repository.
+fn git(arguments: &[&str]) -> Option<String> {
+    let out = std::process::Command::new("git").args(arguments).output().ok().filter(|out| out.status.success())?;
+    Some(String::from_utf8_lossy(&out.stdout).trim().to_string())
 }

@@ -30,7 +30,7 @@ pub struct RunArgs {
     /// Epochs between two evaluations; 0: only at the end
     #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
     pub eval_every: i64,
-    /// Steps between two checkpoints [default: as many as take just under a minute]
+    /// Steps between two checkpoints [default: as many as take 20 seconds]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(i64).range(1..))]
     pub checkpoint_every: Option<i64>,
     /// No progress bar and no progress lines

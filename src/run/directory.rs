@@ -13,8 +13,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Without `--checkpoint-every`, a kill costs at most this much work, and a minute in any case.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(50);
+/// Without `--checkpoint-every`, a kill costs at most this much work and one step.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
 /// A run at work on its directory, which it holds locked.
 pub struct Run {
@@ -147,8 +147,8 @@ impl Run {
         self.clock.resume();
     }
 
-    /// Whether the run should be saved after this step: by `--checkpoint-every`, else after just under a minute since the
-    /// last checkpoint; and after an interrupt.
+    /// Whether the run should be saved after this step: by `--checkpoint-every`, else twenty seconds after the last
+    /// checkpoint; and after an interrupt.
     pub fn checkpoint_due(&mut self, step: i64) -> bool {
         let due = match self.checkpoint_every {
             Some(every) => step % every == 0,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 fn main() {
     println!("cargo:rerun-if-changed=src/autograd/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    // absent in a work tree or an unpacked archive, where naming it would rebuild every time
+    if std::path::Path::new(".git/HEAD").exists() {
+        println!("cargo:rerun-if-changed=.git/HEAD");
+    }
     let lib = PathBuf::from(
         std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch is; run `make setup` first"),
     );

@@ -1,7 +1,7 @@
 //! A whole experiment in one page: a least-squares fit on noisy gradients, with everything that `thruway::run` gives.
 //!
 //! ```text
-//! cargo run --release --example tiny_run -- --out /tmp/tiny --steps 2000
+//! cargo run --release --example tiny_run -- --out runs/tiny --steps 2000
 //! ```
 //! Press Ctrl-C, or kill it; the same command with `--resume` ends with the same numbers, bit for bit.
 use clap::Parser;

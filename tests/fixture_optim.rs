@@ -246,8 +246,7 @@ fn fixture_trajectories_continue_from_a_saved_state() {
                 adam.step().unwrap();
                 if step == 73 {
                     tch::no_grad(|| other.params.iter_mut().zip(&drive.params).for_each(|(a, b)| a.copy_(b)));
-                    let state: HashMap<String, Tensor> =
-                        adam.state().into_iter().map(|(n, t)| (n, t.copy())).collect();
+                    let state: HashMap<String, Tensor> = adam.state().into_iter().map(|(n, t)| (n, t.copy())).collect();
                     let mut fresh = Adam::new(method, settings, other.named()).unwrap();
                     fresh.restore(|name| state.get(name).map(Tensor::shallow_clone)).unwrap();
                     // a state with something missing is refused by name

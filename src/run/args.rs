@@ -9,7 +9,7 @@ use tch::Device;
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
-    /// Run directory [default: runs/<family>/<name>/<seed>]
+    /// Run directory [default: runs/FAMILY/NAME/SEED]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Continue the run in --out from its last checkpoint; the same settings must be given

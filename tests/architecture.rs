@@ -81,7 +81,8 @@ fn the_arrows_between_rooms_hold() {
 
 #[test]
 fn rooms_are_found_in_every_form_of_use() {
-    let text = "use crate::noise::Noise;\nuse crate::{Error, run::Run};\nlet x = crate::data::load();\n// crate::probe\n";
+    let text =
+        "use crate::noise::Noise;\nuse crate::{Error, run::Run};\nlet x = crate::data::load();\n// crate::probe\n";
     let found = rooms_used(text);
     for room in ["noise", "run", "data"] {
         assert!(found.contains(room), "{room} not in {found:?}");

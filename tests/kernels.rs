@@ -235,7 +235,8 @@ fn binary_cross_entropy_sums_and_slopes() {
             let (x, t) = pixels(n, kind, 1);
             let (sum, slope) = elbo::bce_with_logits(&x, &t).unwrap();
             let (wide_x, wide_t) = (x.to_kind(Kind::Double), t.to_kind(Kind::Double));
-            let each = wide_x.binary_cross_entropy_with_logits(&wide_t, None::<Tensor>, None::<Tensor>, Reduction::None);
+            let each =
+                wide_x.binary_cross_entropy_with_logits(&wide_t, None::<Tensor>, None::<Tensor>, Reduction::None);
             let want = each.sum(Kind::Double).double_value(&[]);
             // blocks of 1024 summed in 32 lanes: each lane rounds 32 times, the rest in double
             let limit = if kind == Kind::Double { 1e-14 } else { 8.0 * eps(kind) };
@@ -256,7 +257,11 @@ fn binary_cross_entropy_sums_and_slopes() {
         };
         let h = 1e-5;
         let difference = (moved(h) - moved(-h)) / (2.0 * h);
-        assert!((difference - s).abs() < 2e-8, "x {}: slope {s}, differences {difference}", x.double_value(&[i as i64]));
+        assert!(
+            (difference - s).abs() < 2e-8,
+            "x {}: slope {s}, differences {difference}",
+            x.double_value(&[i as i64])
+        );
     }
     assert!(elbo::bce_with_logits(&x, &t.narrow(0, 0, 3)).unwrap_err().to_string().contains("[10]"));
 }

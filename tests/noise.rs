@@ -23,7 +23,10 @@ fn sources(seed: i64) -> Vec<(&'static str, Box<dyn Noise>)> {
 type Request = fn(&mut dyn Noise, &[i64], Kind) -> thruway::Result<Tensor>;
 
 /// Name, request, cdf.
-fn laws() -> Vec<(&'static str, Request, fn(&Tensor) -> Tensor)> {
+/// A distribution's name, how to ask for it, and its cumulative distribution function.
+type Law = (&'static str, Request, fn(&Tensor) -> Tensor);
+
+fn laws() -> Vec<Law> {
     vec![
         ("uniform", |n, s, k| n.uniform(s, k, CPU), |x| x.copy()),
         ("exponential", |n, s, k| n.exponential(s, k, CPU), |x| x.neg().expm1().neg()),

@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
         (None, None) => unreachable!("the configuration sets one of them"),
     };
     let mut at = Progress::default();
-    let mut order = Tensor::new();
+    let mut order = Tensor::f_zeros([0], (Kind::Int64, Device::Cpu))?;
     run.expect_steps(last_step);
     if let Some(c) = checkpoint {
         model.params().load(|n| c.tensor(&format!("model.{n}")).ok().map(Tensor::shallow_clone))?;
@@ -88,6 +88,9 @@ pub fn run(args: Args) -> Result<()> {
         order = c.tensor("order")?.shallow_clone();
         seeding::restore(device, &c)?;
         at = serde_json::from_value(c.state)?;
+    } else {
+        // so that a run killed in its first seconds resumes like any other
+        run.save(0, 0, &at.checkpoint(&model, &optimizer, &order, device)?)?;
     }
     let mut recorder = args.record_draws.then(Recorder::default);
 

@@ -73,6 +73,8 @@ struct ConfigFile {
 /// Settings that say how a run was watched and stored, not what it computed.
 const BOOKKEEPING: &[&str] = &[
     "seed",
+    "probe", // probes draw from a stream of their own
+    "probe_draws",
     "device",
     "out",
     "resume",

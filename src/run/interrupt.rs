@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static SEEN: AtomicBool = AtomicBool::new(false);
 
-/// Whether an interrupt was seen since [`watch`].
+/// Whether an interrupt was seen. It is watched for from [`Run::open`](super::Run::open) and [`sweep`](super::sweep::sweep) on.
 pub fn interrupted() -> bool {
     SEEN.load(Ordering::Relaxed)
 }

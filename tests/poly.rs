@@ -238,7 +238,7 @@ fn killed_and_resumed_is_the_same_run() {
     good(poly(place.path(), &format!("{settings} --out whole")).output().unwrap());
     let killed = place.path().join("killed");
     let state = killed.join("checkpoint/state.json");
-    let step = || state.is_file().then(|| read(&state)["step"].as_i64().unwrap()).unwrap_or(0);
+    let step = || if state.is_file() { read(&state)["step"].as_i64().unwrap() } else { 0 };
     let mut kills = 0;
     loop {
         let resume = if kills > 0 { "--resume" } else { "" };

@@ -182,6 +182,32 @@ fn every_estimator_leaves_a_complete_run() {
 }
 
 #[test]
+fn an_epoch_has_200_steps_and_a_schedule_follows_them() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |name: &str, arguments: &str| {
+        let small = "--log-every 1 --batch-size 4 --latent-dim 3";
+        good(poly(place.path(), &format!("{small} {arguments} --out {name}")).output().unwrap());
+        metrics(&place.path().join(name))
+    };
+    let lines = run("epochs", "--epochs 3 --steps 401");
+    let mean = |from: usize, to: usize| {
+        lines[from..to].iter().map(|l| l["loss"].as_f64().unwrap()).sum::<f64>() / (to - from) as f64
+    };
+    let ends: Vec<_> = lines.iter().filter(|l| !l["train_loss"].is_null()).collect();
+    let got: Vec<_> = ends.iter().map(|l| (l["step"].clone(), l["epoch"].clone(), l["train_loss"].clone())).collect();
+    let want = [(200, 1, mean(0, 200)), (400, 2, mean(200, 400)), (401, 3, mean(400, 401))];
+    assert_eq!(got, want.map(|(step, epoch, loss)| (step.into(), epoch.into(), loss.into())));
+    assert_eq!(run("both", "--epochs 1 --steps 401").len(), 200, "the first reached ends the run");
+    assert_eq!(run("one", "--epochs 1").len(), 200);
+
+    // The first step is taken at 1, the others below: Adam's first step is lr whatever the gradient's size, later ones not.
+    let constant = run("constant", "--estimator st --tau 1 --steps 5");
+    let schedule = run("schedule", "--estimator st --tau linear:1:0.5:4 --steps 5");
+    assert_eq!(constant[0], schedule[0]);
+    assert_ne!(constant[4]["expected_loss"], schedule[4]["expected_loss"]);
+}
+
+#[test]
 fn straight_through_rests_where_theory_says_and_reinmax_goes_on() {
     let place = tempfile::tempdir().unwrap();
     let run = |e: &str| {
@@ -280,13 +306,13 @@ fn what_makes_no_sense_is_refused() {
 #[test]
 fn sweep_files_hold_runs_that_the_binary_takes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for figure in ["figure1", "figure7", "figure8", "figure9", "figure10"] {
+    for figure in ["figure1", "figure7", "figure8", "figure9", "figure10", "tau"] {
         let file = root.join(format!("experiments/poly/sweeps/{figure}.json"));
         let mut c = Command::new(env!("CARGO_BIN_EXE_thruway"));
         let o = c.args(["sweep", "--dry-run"]).arg(&file).current_dir(std::env::temp_dir()).output().unwrap();
         let lines = String::from_utf8(o.stdout.clone()).unwrap();
         good(o);
-        assert!(lines.lines().count() >= 30, "{figure}: {lines}");
+        assert!(lines.lines().count() >= 24, "{figure}: {lines}");
         for line in lines.lines() {
             let words = line.split_whitespace().skip_while(|w| !w.ends_with("/poly"));
             let args = Args::try_parse_from(words).unwrap_or_else(|e| panic!("{figure}: {line}: {e}"));
@@ -325,11 +351,17 @@ fn fixture_same_seed_curves() {
                 let (a, b) = (a["loss"].as_f64().unwrap(), b.as_f64().unwrap());
                 (a - b).abs() / b
             });
-            let worst = error.fold(0.0, f64::max);
-            println!("{name}: {} p = {}: within {worst:e}", curve["estimator"], curve["power"]);
-            // One draw of 8192 that falls the other way, as between two CPUs a near tie may, is 5e-5 of the loss at p = 2 and
-            // 8e-5 at p = 3; another order of draws would be some 2e-3 in every step.
-            assert!(worst < 2e-4, "{name}: {arguments}: {worst:e}");
+            let error: Vec<f64> = error.collect();
+            let worst = error.iter().copied().fold(0.0, f64::max);
+            // Rounding alone stays below 1e-5. One draw of 8192 that falls the other way is 2e-5 (p = 1.5) to 6e-5 (p = 3) of
+            // the loss; between two CPUs a near tie may, about once in ten curves (800,000 draws, ties of 1e-7). Another
+            // order of draws would be some 2e-3 in every step, other logits a few draws in every step.
+            let other_draws = error.iter().filter(|e| **e > 1e-5).count();
+            println!(
+                "{name}: {} p = {}: within {worst:e}, other draws in {other_draws} steps",
+                curve["estimator"], curve["power"]
+            );
+            assert!(worst < 2e-4 && other_draws <= 3, "{name}: {arguments}: {worst:e}, {other_draws}");
             curves += 1;
         }
     }

@@ -95,6 +95,8 @@ pub(crate) fn number(x: f64, spread: Option<f64>) -> String {
 pub(crate) fn mean_std(mean: f64, std: Option<f64>) -> String {
     match std {
         Some(s) if mean != 0.0 && mean.abs() < 1e-4 && s < 1e-4 => format!("{mean:.2e} ± {s:.1e}"),
+        // every run has the same value: the spread asks for no digits, the value for its own
+        Some(0.0) => format!("{} ± 0", number(mean, None)),
         Some(s) => format!("{} ± {s:.*}", number(mean, Some(s)), decimals(s)),
         None => number(mean, None),
     }

@@ -41,6 +41,8 @@ struct Position {
     epoch: i64,
     /// Next item of `order`.
     next: i64,
+    /// Of the last step: a run killed between its last checkpoint and its summary has no step left to learn it from.
+    loss: f64,
 }
 
 const ITEMS: i64 = 50;
@@ -74,7 +76,6 @@ pub fn train(args: Args) -> Result<()> {
         None => save(&mut run, device, &w, &order, &at)?,
     }
 
-    let mut loss = f64::NAN;
     while at.step < args.steps {
         if at.next == 0 {
             order = seeding::shuffle(ITEMS)?;
@@ -83,10 +84,11 @@ pub fn train(args: Args) -> Result<()> {
         let target = row.f_sum(Kind::Float)? + Tensor::f_randn([], (Kind::Float, device))? * 0.1;
         let error = (&row * &w).f_sum(Kind::Float)? - target;
         w = &w - &row * (&error * args.lr);
-        loss = error.f_double_value(&[])?.powi(2);
+        let loss = error.f_double_value(&[])?.powi(2);
         if !loss.is_finite() {
             return Err(Error::NonFinite { step: at.step + 1, value: loss });
         }
+        at.loss = loss;
         at.step += 1;
         at.next = (at.next + 1) % ITEMS;
         at.epoch += i64::from(at.next == 0);
@@ -108,7 +110,7 @@ pub fn train(args: Args) -> Result<()> {
     }
     save(&mut run, device, &w, &order, &at)?;
     let mut metrics = Map::new();
-    metrics.insert("loss".into(), loss.into());
+    metrics.insert("loss".into(), at.loss.into());
     metrics.insert("weights".into(), Vec::<f32>::try_from(w)?.into());
     run.finish(at.step, at.epoch, metrics)?;
     Ok(())

@@ -12,7 +12,7 @@ fn write_run(dir: &Path, seed: i64, edit: impl Fn(&mut Value, &mut Value)) -> Pa
     fs::create_dir_all(dir).unwrap();
     let mut config = json!({
         "family": "vae",
-        "config": {"dataset": "mnist", "preset": "8x4", "estimator": "reinmax", "tau": 1.3, "samples": null, "gap": null,
+        "config": {"dataset": "mnist", "preset": "8x4", "estimator": "reinmax", "tau": "1.3", "samples": null, "gap": null,
             "optimizer": "adam", "lr": 0.0005, "batch_size": 100, "epochs": 160, "steps": null, "categorical_dim": 8,
             "latent_dim": 4, "activation": "relu", "seed": seed, "log_every": 100 + seed},
         "seed": seed, "git_revision": "aaaa", "libtorch_version": "2.11.0", "device": "cpu",
@@ -155,7 +155,7 @@ fn sample_counts_are_never_averaged_and_named() {
         write_run(&root.path().join(format!("{samples}/{seed}")), seed, |c, _| {
             c["config"]["estimator"] = json!("gumbel-rao");
             c["config"]["samples"] = json!(samples);
-            c["config"]["tau"] = json!(0.5);
+            c["config"]["tau"] = json!("0.5");
         });
     }
     let table = table(root.path(), TRAIN);
@@ -206,7 +206,7 @@ fn a_wrong_published_entry_gets_no_z() {
                 c["config"][key] = value;
             }
             c["config"]["optimizer"] = json!("radam");
-            c["config"]["tau"] = json!(0.5);
+            c["config"]["tau"] = json!("0.5");
         });
     }
     let test = table(root.path(), "vae-mnist-8x16-test_neg_elbo");

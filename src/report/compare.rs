@@ -171,7 +171,9 @@ fn objection(group: &Group, table: &published::Table, column: &str) -> Option<St
     let chosen = published::hyper(if table.table == 1 { "listops" } else { column }, &name);
     let differs = |key: &str, theirs: &Value| {
         let ours = run.config.get(key).filter(|v| !v.is_null())?;
-        let equal = match (ours.as_f64(), theirs.as_f64()) {
+        // a temperature is text in a configuration, since it may be a schedule
+        let plain = |v: &Value| v.as_f64().or_else(|| v.as_str()?.parse().ok());
+        let equal = match (plain(ours), plain(theirs)) {
             (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs(),
             _ => ours == theirs,
         };
@@ -281,7 +283,7 @@ impl Problem {
             table.rows.push(row);
             table.notes.extend(group.notes.iter().map(|n| format!("{}: {n}", estimator(group.first()))));
         }
-        if !table.rows.iter().any(|r| r.last().is_some_and(|z| z.starts_with(['+', '-']))) {
+        if !table.rows.iter().any(|r| r.last().is_some_and(|z| z.starts_with(['+', '-']) || z.starts_with("n = "))) {
             let why = "no run here has the published length and settings, so the two columns do not compare; \
                        a shorter run does not show the published ranking";
             table.notes.push(why.into());

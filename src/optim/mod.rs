@@ -1,6 +1,6 @@
 //! Optimizers with PyTorch's arithmetic, in one pass over memory, whose state can be saved and restored.
 use crate::error::{Error, Result};
-use crate::kernels::adam::{self, Step};
+use crate::kernels::adam::{self, Rule, Step};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -152,37 +152,35 @@ impl Adam {
 /// Bias corrections of step t (from 1), in the order of operations of PyTorch's single-tensor code.
 fn coefficients(method: Method, s: &Settings, t: i64) -> Step {
     let (b1, b2) = s.betas;
-    let (c1, c2) = (1.0 - b1.powi(t as i32), 1.0 - b2.powi(t as i32));
-    let common = Step {
-        beta1: b1,
-        beta2: b2,
-        weight_decay: s.weight_decay,
-        step_size: s.lr / c1,
-        root: c2.sqrt(),
-        eps: s.eps,
-        adaptive: true,
-    };
-    match method {
-        Method::Adam => common,
+    let t = t as f64;
+    let (c1, c2) = (1.0 - b1.powf(t), 1.0 - b2.powf(t));
+    let rule = match method {
+        Method::Adam => Rule::Adam { size: s.lr / c1, root: c2.sqrt() },
         Method::RAdam => {
             let rho_inf = 2.0 / (1.0 - b2) - 1.0;
-            let rho = rho_inf - 2.0 * t as f64 * b2.powi(t as i32) / c2;
+            let rho = rho_inf - 2.0 * t * b2.powf(t) / c2;
             if rho > 5.0 {
                 let rect = ((rho - 4.0) * (rho - 2.0) * rho_inf / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho)).sqrt();
-                // the correction of the second moment stands outside eps here
-                Step { step_size: s.lr / c1 * rect * c2.sqrt(), root: 1.0, ..common }
+                Rule::RAdam { correction: c1, lr: s.lr, root: c2.sqrt(), rect }
             } else {
-                Step { adaptive: false, ..common }
+                Rule::Momentum { correction: c1, lr: s.lr }
             }
         }
-    }
+    };
+    Step { beta1: b1, beta2: b2, weight_decay: s.weight_decay, eps: s.eps, rule }
 }
 
 fn by_ops(param: &mut Tensor, grad: &Tensor, m: &mut Tensor, v: &mut Tensor, s: &Step) -> Result<()> {
     let grad = if s.weight_decay == 0.0 { grad.shallow_clone() } else { grad + &*param * s.weight_decay };
     let _ = m.f_lerp_(&grad, 1.0 - s.beta1)?;
     let _ = v.f_mul_scalar_(s.beta2)?.f_addcmul_(&(&grad * (1.0 - s.beta2)), &grad)?;
-    let update = if s.adaptive { &*m / (v.f_sqrt()? / s.root).f_add_scalar_(s.eps)? } else { m.shallow_clone() };
-    let _ = param.f_sub_(&(update * s.step_size))?;
+    let update = match s.rule {
+        Rule::Adam { size, root } => &*m * size / (v.f_sqrt()? / root).f_add_scalar_(s.eps)?,
+        Rule::RAdam { correction, lr, root, rect } => {
+            &*m * (lr * root * rect / correction) / v.f_sqrt()?.f_add_scalar_(s.eps)?
+        }
+        Rule::Momentum { correction, lr } => &*m * (lr / correction),
+    };
+    let _ = param.f_sub_(&update)?;
     Ok(())
 }

@@ -119,13 +119,15 @@ pub fn kl_to_uniform(probs: &Tensor, batch: i64) -> Result<Tensor> {
         let sum = (probs * (probs + 1e-10).f_log()?).f_sum(probs.kind())?;
         return Ok(sum / batch as f64 + constant);
     }
-    let (sum, slope) = elbo::negative_entropy(probs)?;
+    let (sum, log) = elbo::negative_entropy(probs)?;
+    let q = probs.detach();
     let value = Tensor::f_from_slice(&[sum / batch as f64 + constant])?.f_to_kind(probs.kind())?.f_squeeze()?;
     let mut out = Function::new("KlToUniform").inputs(&[probs]).apply(
         || Ok(vec![value]),
         move |node| {
-            let g = node.grads()[0].as_ref().map(|g| slope.f_mul(g)?.f_div_scalar(batch as f64)).transpose()?;
-            Ok(vec![g])
+            let Some(g) = &node.grads()[0] else { return Ok(vec![None]) };
+            let g = (g / batch as f64).f_to_kind(Kind::Double)?.double_value(&[]);
+            Ok(vec![Some(elbo::entropy_gradient(&q, &log, g)?)])
         },
     )?;
     Ok(out.remove(0))

@@ -16,12 +16,14 @@ pub fn bce_with_logits(logits: &Tensor, target: &Tensor, batch: i64) -> Result<T
     if !rows::own_loops(logits) {
         return Ok(bce_rows(logits, target)?.f_sum(logits.kind())? / batch as f64);
     }
-    let (sum, slope) = elbo::bce_with_logits(logits, target)?;
+    let (sum, y) = elbo::bce_with_logits(logits, target)?;
+    let target = target.detach();
     let value = Tensor::f_from_slice(&[sum / batch as f64])?.f_to_kind(logits.kind())?.f_squeeze()?;
     let mut out = Function::new("BceWithLogits").inputs(&[logits]).apply(
         || Ok(vec![value]),
         move |node| {
-            let g = node.grads()[0].as_ref().map(|g| slope.f_mul(&(g / batch as f64))).transpose()?;
+            let g = node.grads()[0].as_ref();
+            let g = g.map(|g| elbo::bce_gradient(&y, &target, number(&(g / batch as f64)))).transpose()?;
             Ok(vec![g])
         },
     )?;

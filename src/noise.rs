@@ -82,15 +82,6 @@ impl Noise for TorchNoise {
         crate::kernels::mt19937::exponential(size, kind, device)
     }
 
-    fn gumbel(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
-        let mut e = self.exponential(size, kind, device)?;
-        if kind == Kind::Float && device == Device::Cpu {
-            crate::kernels::mt19937::minus_ln_(&mut e)?;
-            return Ok(e);
-        }
-        Ok(e.f_log_()?.f_neg_()?)
-    }
-
     fn normal(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
         Ok(Tensor::f_randn(size, (kind, device))?)
     }

@@ -63,14 +63,14 @@ impl DropIn for Gapped {
     }
 
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
-        let inv_tau = 1.0 / self.tau;
+        let tau = self.tau;
         let constant = match self.gap {
             Gap::Constant(c) => Some(c),
             Gap::Probability => None,
         };
         let xi = rows::gapped(&point.logits, &point.probs, &point.index, constant)?;
         let p = rows::softmax(&xi, self.tau)?;
-        Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
+        Surrogate::hard(move |g, _| rows::jacobian(&p, g, tau))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Gumbel-softmax without the hard draw.
 use super::stgs::relaxation;
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau, Vjp};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -53,9 +53,9 @@ impl DropIn for GumbelSoftmax {
     }
 
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
-        let inv_tau = 1.0 / self.tau;
+        let tau = self.tau;
         let y = relaxation(point, self.tau, noise)?;
-        Ok(Surrogate { relaxed: Some(y), vjp: Box::new(move |g, y| rows::jacobian(y, g, inv_tau)) })
+        Ok(Surrogate { relaxed: Some(y), vjp: Vjp::Sample(Box::new(move |g, y| rows::jacobian(y, g, tau))) })
     }
 }
 

@@ -51,9 +51,14 @@ pub struct Sample {
     pub index: Tensor,
 }
 
-/// The backward of a drop-in: from the upstream gradient and the forward value (both `[.., K]`; the value is the one-hot
-/// draw of a hard estimator) to the gradient of the logits.
-pub type Vjp = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send>;
+/// The backward of a drop-in, to the gradient of the logits, `[.., K]` throughout.
+pub enum Vjp {
+    /// From the upstream gradient of the sample and the forward value (the one-hot draw of a hard estimator). What arrives at
+    /// the probabilities goes through an ordinary softmax and is added.
+    Sample(Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send>),
+    /// From the upstream gradients of the sample and, where they have one, of the probabilities, through both at once.
+    Both(Box<dyn Fn(&Tensor, Option<&Tensor>) -> Result<Tensor> + Send>),
+}
 
 /// What an estimator decides about a draw.
 pub struct Surrogate {
@@ -66,7 +71,7 @@ pub struct Surrogate {
 impl Surrogate {
     /// Hard forward value and this backward.
     pub fn hard(vjp: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + 'static) -> Result<Self> {
-        Ok(Surrogate { relaxed: None, vjp: Box::new(vjp) })
+        Ok(Surrogate { relaxed: None, vjp: Vjp::Sample(Box::new(vjp)) })
     }
 }
 
@@ -141,14 +146,15 @@ fn hang(logits: &Tensor, point: Point, surrogate: Surrogate) -> Result<Sample> {
         || Ok(vec![value, probs]),
         move |node| {
             let [value, probs] = node.saved() else { anyhow::bail!("two saved outputs expected") };
-            let through = match &node.grads()[0] {
-                Some(g) => Some(vjp(g, value)?),
-                None => None,
-            };
-            let grad = match (&node.grads()[1], through) {
-                (Some(g), Some(sum)) => Some(sum + rows::jacobian(probs, g, 1.0)?),
-                (Some(g), None) => Some(rows::jacobian(probs, g, 1.0)?),
-                (None, through) => through,
+            let (g, g_p) = (&node.grads()[0], &node.grads()[1]);
+            let ordinary = || g_p.as_ref().map(|g_p| rows::jacobian(probs, g_p, 1.0)).transpose();
+            let grad = match (g, &vjp) {
+                (None, _) => ordinary()?,
+                (Some(g), Vjp::Both(vjp)) => Some(vjp(g, g_p.as_ref())?),
+                (Some(g), Vjp::Sample(vjp)) => Some(match (vjp(g, value)?, ordinary()?) {
+                    (through, Some(ordinary)) => through + ordinary,
+                    (through, None) => through,
+                }),
             };
             Ok(vec![grad.map(|g| g.f_view(&size[..])).transpose()?])
         },

@@ -1,5 +1,5 @@
 //! ReinMax.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau, Vjp};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -55,7 +55,8 @@ impl DropIn for Reinmax {
         };
         let half = rows::halfway(&p_tau, &point.hard)?;
         let p = point.probs.shallow_clone();
-        Surrogate::hard(move |g, _| rows::combine(&[(&half, g, 2.0), (&p, g, -0.5)]))
+        let vjp = Vjp::Both(Box::new(move |g, g_p| rows::reinmax(&half, &p, g, g_p)));
+        Ok(Surrogate { relaxed: None, vjp })
     }
 }
 

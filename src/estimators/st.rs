@@ -48,9 +48,9 @@ impl DropIn for StraightThrough {
     }
 
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
-        let inv_tau = 1.0 / self.tau;
+        let tau = self.tau;
         let p = rows::softmax(&point.logits, self.tau)?;
-        Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
+        Surrogate::hard(move |g, _| rows::jacobian(&p, g, tau))
     }
 }
 

@@ -52,9 +52,9 @@ impl DropIn for StGumbelSoftmax {
     }
 
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
-        let inv_tau = 1.0 / self.tau;
+        let tau = self.tau;
         let p = relaxation(point, self.tau, noise)?;
-        Surrogate::hard(move |g, _| rows::jacobian(&p, g, inv_tau))
+        Surrogate::hard(move |g, _| rows::jacobian(&p, g, tau))
     }
 }
 

@@ -107,20 +107,6 @@ fn minus_ln(w: f64) -> f64 {
     -(e * std::f64::consts::LN_2 + ln_m)
 }
 
-/// Gumbel noise `-ln e` from rate-1 exponentials, in place; f32 takes the double's logarithm, so that it is rounded once
-/// and agrees with libtorch's to one rounding.
-pub fn minus_ln_(e: &mut Tensor) -> Result<()> {
-    minus_ln_f32(slice_mut(e)?);
-    Ok(())
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn minus_ln_f32(e: &mut [f32]) {
-    for e in e {
-        *e = minus_ln(*e as f64) as f32;
-    }
-}
-
 /// Fills `out` from pairs of outputs; `high`, `low`: the halves of the 64-bit word.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
 fn convert(high: &[u32], low: &[u32], out: &mut [f32]) {

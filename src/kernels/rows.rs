@@ -118,17 +118,17 @@ fn softmax_loop<T: Real>(x: &[T], tau: T, k: usize, out: &mut [T]) -> Option<usi
     let rows = (BLOCK / k).max(1);
     let mut bad = None;
     for (b, (x, out)) in x.chunks(rows * k).zip(out.chunks_mut(rows * k)).enumerate() {
-        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(k)) {
-            let top = largest(x);
-            for (o, &v) in out.iter_mut().zip(x) {
-                *o = v - top;
+        // divided first, as `(x / tau).softmax()` does
+        for (o, &v) in out.iter_mut().zip(x) {
+            *o = if tau == T::ONE { v } else { v / tau };
+        }
+        for out in out.chunks_exact_mut(k) {
+            let top = largest(out);
+            for o in out.iter_mut() {
+                *o = *o - top;
             }
         }
-        if tau == T::ONE {
-            out.iter_mut().for_each(|o| *o = o.softmax_exp());
-        } else {
-            out.iter_mut().for_each(|o| *o = (*o / tau).softmax_exp());
-        }
+        out.iter_mut().for_each(|o| *o = o.softmax_exp());
         for (i, out) in out.chunks_exact_mut(k).enumerate() {
             let sum = total(out);
             if !sum.finite() && bad.is_none() {
@@ -227,61 +227,173 @@ pub fn one_hot(index: &Tensor, k: i64, kind: Kind) -> Result<Tensor> {
     Ok(hard.f_scatter_value(-1, &index.f_reshape([-1, 1])?, 1.0)?)
 }
 
-/// `scale * J(p) g`, shape of p.
-pub fn jacobian(p: &Tensor, g: &Tensor, scale: f64) -> Result<Tensor> {
-    combine(&[(p, g, scale)])
+/// `J(p) g / tau`, shape of p: the backward of `softmax(x / tau)`, with the roundings of libtorch's.
+pub fn jacobian(p: &Tensor, g: &Tensor, tau: f64) -> Result<Tensor> {
+    let k = classes("jacobian", p)? as usize;
+    if g.numel() != p.numel() {
+        return Err(Error::shape("jacobian", format!("{:?}", p.size()), g.size()));
+    }
+    if !own_loops(p) {
+        let pg = live(p, g)?.f_mul(p)?;
+        let dot = pg.f_sum_dim_intlist(-1, true, pg.kind())?;
+        return Ok((pg - p * dot).f_div_scalar_(tau)?);
+    }
+    let (p, g) = (p.f_contiguous()?, g.f_to_kind(p.kind())?.f_contiguous()?);
+    let mut out = like(&p)?;
+    match p.kind() {
+        Kind::Float => jacobian_f32(slice(&p)?, slice(&g)?, tau as f32, k, slice_mut(&mut out)?),
+        _ => jacobian_loop::<f64>(slice(&p)?, slice(&g)?, tau, k, slice_mut(&mut out)?),
+    }
+    Ok(out)
 }
 
-/// `sum_i scale_i J(p_i) g_i`: the whole backward of a drop-in in one pass. All `[.., K]`, one shape.
-pub fn combine(terms: &[(&Tensor, &Tensor, f64)]) -> Result<Tensor> {
-    let first = terms.first().ok_or_else(|| Error::shape("jacobian", "at least one term", 0))?;
-    let k = classes("jacobian", first.0)? as usize;
-    if !own_loops(first.0) {
-        let mut sum: Option<Tensor> = None;
-        for (p, g, scale) in terms {
-            // a masked class has p = 0: its upstream value, whatever it is, must not reach the others
-            let pg = g.f_masked_fill(&p.f_eq(0.0)?, 0.0)?.f_mul(p)?;
-            let dot = pg.f_sum_dim_intlist(-1, true, pg.kind())?;
-            let term = (pg - *p * dot).f_mul_scalar(*scale)?;
-            sum = Some(match sum {
-                None => term,
-                Some(s) => s + term,
-            });
+/// g with zeros where p is 0: a masked class's upstream value, whatever it is, must not reach the others.
+fn live(p: &Tensor, g: &Tensor) -> Result<Tensor> {
+    Ok(g.f_masked_fill(&p.f_eq(0.0)?, 0.0)?)
+}
+
+#[inline(always)]
+fn jacobian_loop<T: Real>(p: &[T], g: &[T], tau: T, k: usize, out: &mut [T]) {
+    for ((p, g), out) in p.chunks_exact(k).zip(g.chunks_exact(k)).zip(out.chunks_exact_mut(k)) {
+        let mut dot = T::ZERO;
+        for (&p, &g) in p.iter().zip(g) {
+            // as in `live`
+            dot += if p == T::ZERO { T::ZERO } else { p * g };
         }
-        return Ok(sum.expect("terms is not empty"));
+        for ((o, &p), &g) in out.iter_mut().zip(p).zip(g) {
+            let v = if p == T::ZERO { T::ZERO } else { (g - dot) * p };
+            *o = if tau == T::ONE { v } else { v / tau };
+        }
     }
-    let mut out = like(first.0)?;
-    for (i, (p, g, scale)) in terms.iter().enumerate() {
-        let (p, g) = (p.f_contiguous()?, g.f_to_kind(p.kind())?.f_contiguous()?);
-        if p.numel() != out.numel() || g.numel() != out.numel() {
-            return Err(Error::shape("jacobian", format!("{:?}", out.size()), (p.size(), g.size())));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn jacobian_f32(p: &[f32], g: &[f32], tau: f32, k: usize, out: &mut [f32]) {
+    jacobian_loop(p, g, tau, k, out)
+}
+
+/// ReinMax's backward of sample and probabilities at once, `2 J(s) g + J(p) (g_p - g / 2)`, shape of p: `s` halfway to the
+/// draw, `p` the probabilities, `g` and `g_p` what arrives at sample and probabilities. Rounded where the published package
+/// rounds, its (mathematically idle) centring of the rows included.
+pub fn reinmax(s: &Tensor, p: &Tensor, g: &Tensor, g_p: Option<&Tensor>) -> Result<Tensor> {
+    let k = classes("reinmax", p)? as usize;
+    let kind = p.kind();
+    if !own_loops(p) {
+        let sum = |t: &Tensor| t.f_sum_dim_intlist(-1, true, kind);
+        let a = live(s, g)? * s * 2.0;
+        let b = match g_p {
+            Some(g_p) => live(p, &(g_p - g * 0.5))? * p,
+            None => live(p, g)? * p * -0.5,
+        };
+        return Ok(&a - s * sum(&a)? + &b - p * sum(&b)?);
+    }
+    let whole = |t: &Tensor| -> Result<Tensor> { Ok(t.f_to_kind(kind)?.f_contiguous()?) };
+    let (s, p, g, g_p) = (whole(s)?, whole(p)?, whole(g)?, g_p.map(whole).transpose()?);
+    let mut out = like(&p)?;
+    match kind {
+        Kind::Float => {
+            let g_p = g_p.as_ref().map(slice).transpose()?;
+            reinmax_f32(slice(&s)?, slice(&p)?, slice(&g)?, g_p, k, slice_mut(&mut out)?)
         }
-        match p.kind() {
-            Kind::Float => jacobian_f32(slice(&p)?, slice(&g)?, *scale as f32, k, i > 0, slice_mut(&mut out)?),
-            _ => jacobian_loop::<f64>(slice(&p)?, slice(&g)?, *scale, k, i > 0, slice_mut(&mut out)?),
+        _ => {
+            let g_p = g_p.as_ref().map(slice).transpose()?;
+            reinmax_loop::<f64>(slice(&s)?, slice(&p)?, slice(&g)?, g_p, k, slice_mut(&mut out)?)
         }
     }
     Ok(out)
 }
 
 #[inline(always)]
-fn jacobian_loop<T: Real>(p: &[T], g: &[T], scale: T, k: usize, add: bool, out: &mut [T]) {
-    for ((p, g), out) in p.chunks_exact(k).zip(g.chunks_exact(k)).zip(out.chunks_exact_mut(k)) {
-        let mut dot = T::ZERO;
-        for (&p, &g) in p.iter().zip(g) {
-            // a masked class has p = 0: its upstream value, whatever it is, must not reach the others
-            dot += if p == T::ZERO { T::ZERO } else { p * g };
+fn reinmax_loop<T: Real>(s: &[T], p: &[T], g: &[T], g_p: Option<&[T]>, k: usize, out: &mut [T]) {
+    let (two, half) = (T::of(2.0), T::of(-0.5));
+    let rows = (BLOCK / k).max(1);
+    // Pass by pass over a block of rows: long loops for the vectors, and sums of many rows in flight at once.
+    let mut scratch = vec![T::ZERO; 2 * rows * k];
+    let (a, b) = scratch.split_at_mut(rows * k);
+    for (n, out) in out.chunks_mut(rows * k).enumerate() {
+        let at = n * rows * k..n * rows * k + out.len();
+        let (s, p, g) = (&s[at.clone()], &p[at.clone()], &g[at.clone()]);
+        let (a, b) = (&mut a[..out.len()], &mut b[..out.len()]);
+        // as in `live`: nothing of a masked class enters
+        for ((a, &s), &g) in a.iter_mut().zip(s).zip(g) {
+            *a = if s == T::ZERO { T::ZERO } else { two * g * s };
         }
-        for ((o, &p), &g) in out.iter_mut().zip(p).zip(g) {
-            let v = if p == T::ZERO { T::ZERO } else { (g - dot) * p * scale };
-            *o = if add { *o + v } else { v };
+        match g_p {
+            Some(g_p) => {
+                for (((b, &p), &g), &g_p) in b.iter_mut().zip(p).zip(g).zip(&g_p[at]) {
+                    *b = if p == T::ZERO { T::ZERO } else { (half * g + g_p) * p };
+                }
+            }
+            None => {
+                for ((b, &p), &g) in b.iter_mut().zip(p).zip(g) {
+                    *b = if p == T::ZERO { T::ZERO } else { half * g * p };
+                }
+            }
+        }
+        for (i, out) in out.chunks_exact_mut(k).enumerate() {
+            let row = i * k..(i + 1) * k;
+            let (a, b, s, p) = (&a[row.clone()], &b[row.clone()], &s[row.clone()], &p[row]);
+            let (sum_a, sum_b) = (sum_in_torchs_order(a), sum_in_torchs_order(b));
+            for ((((o, &a), &b), &s), &p) in out.iter_mut().zip(a).zip(b).zip(s).zip(p) {
+                *o = (b - p * sum_b) + (a - s * sum_a);
+            }
+        }
+        for (out, s) in out.chunks_exact_mut(k).zip(s.chunks_exact(k)) {
+            let mean = sum_in_torchs_order(out) / T::of(k as f64);
+            for (o, &s) in out.iter_mut().zip(s) {
+                *o = if s == T::ZERO { T::ZERO } else { *o - mean };
+            }
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn jacobian_f32(p: &[f32], g: &[f32], scale: f32, k: usize, add: bool, out: &mut [f32]) {
-    jacobian_loop(p, g, scale, k, add, out)
+fn reinmax_f32(s: &[f32], p: &[f32], g: &[f32], g_p: Option<&[f32]>, k: usize, out: &mut [f32]) {
+    reinmax_loop(s, p, g, g_p, k, out)
+}
+
+/// The sum of a short row in the order of libtorch's `sum(-1)` (vectors of eight f32): four running sums of vectors, the rest
+/// one by one, then the lanes.
+#[inline(always)]
+fn sum_in_torchs_order<T: Real>(x: &[T]) -> T {
+    const V: usize = 8;
+    const RUNNING: usize = 4;
+    if x.len() < V {
+        let mut sums = [T::ZERO; RUNNING];
+        let fours = x.chunks_exact(RUNNING);
+        let rest = fours.remainder();
+        for four in fours {
+            for i in 0..RUNNING {
+                sums[i] += four[i];
+            }
+        }
+        for &v in rest {
+            sums[0] += v;
+        }
+        return sums[0] + sums[1] + sums[2] + sums[3];
+    }
+    let mut sum = T::ZERO;
+    for &v in &x[x.len() / V * V..] {
+        sum += v;
+    }
+    let mut lanes: [T; V] = x[..V].try_into().expect("a vector");
+    if x.len() >= 2 * V {
+        let mut sums = [[T::ZERO; V]; RUNNING];
+        let whole = x.len() / V / RUNNING * RUNNING;
+        for (n, vector) in x.chunks_exact(V).enumerate() {
+            let to = &mut sums[if n < whole { n % RUNNING } else { 0 }];
+            for i in 0..V {
+                to[i] += vector[i];
+            }
+        }
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = sums[0][i] + sums[1][i] + sums[2][i] + sums[3][i];
+        }
+    }
+    for lane in lanes {
+        sum += lane;
+    }
+    sum
 }
 
 /// `(p + onehot(index)) / 2` rows, and `p` itself untouched: the point halfway to the draw at which ReinMax evaluates.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use tch::{Kind, Tensor};
 use thruway::Result;
 use thruway::dist::categorical::Point;
-use thruway::estimators::{DropIn, Estimator, ExactOn, GradEstimator, Knobs, NoiseKind, Surrogate, Tau};
+use thruway::estimators::{DropIn, Estimator, ExactOn, GradEstimator, Knobs, NoiseKind, Surrogate, Tau, Vjp};
 use thruway::noise::{HostNoise, Noise, Tape};
 
 /// Enumeration sums some hundred products of numbers of order 1 to 100; 1e-10 of the largest is what the project asks.
@@ -176,7 +176,11 @@ impl DropIn for Scaled {
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
         let Surrogate { relaxed, vjp } = self.0.surrogate(point, noise)?;
         let factor = self.1;
-        Ok(Surrogate { relaxed, vjp: Box::new(move |g, v| Ok(vjp(g, v)? * factor)) })
+        let vjp = Vjp::Sample(Box::new(move |g, v| match &vjp {
+            Vjp::Sample(vjp) => Ok(vjp(g, v)? * factor),
+            Vjp::Both(vjp) => Ok(vjp(g, None)? * factor),
+        }));
+        Ok(Surrogate { relaxed, vjp })
     }
 }
 

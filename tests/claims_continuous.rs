@@ -58,8 +58,9 @@ impl DropIn for Forgetful {
             })
             .collect::<Result<Vec<_>>>()?;
         Surrogate::hard(move |g, _| {
-            let terms: Vec<_> = relaxed.iter().map(|p| (p, g, 1.0 / (tau * samples as f64))).collect();
-            rows::combine(&terms)
+            let terms =
+                relaxed.iter().map(|p| rows::jacobian(p, g, tau * samples as f64)).collect::<Result<Vec<_>>>()?;
+            Ok(terms.into_iter().reduce(|a, b| a + b).expect("at least one sample"))
         })
     }
 }

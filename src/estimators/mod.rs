@@ -51,13 +51,18 @@ pub struct Sample {
     pub index: Tensor,
 }
 
+/// From the upstream gradient of the sample and the forward value.
+pub type SampleVjp = dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send;
+/// From the upstream gradients of the sample and, where they have one, of the probabilities.
+pub type BothVjp = dyn Fn(&Tensor, Option<&Tensor>) -> Result<Tensor> + Send;
+
 /// The backward of a drop-in, to the gradient of the logits, `[.., K]` throughout.
 pub enum Vjp {
     /// From the upstream gradient of the sample and the forward value (the one-hot draw of a hard estimator). What arrives at
     /// the probabilities goes through an ordinary softmax and is added.
-    Sample(Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send>),
+    Sample(Box<SampleVjp>),
     /// From the upstream gradients of the sample and, where they have one, of the probabilities, through both at once.
-    Both(Box<dyn Fn(&Tensor, Option<&Tensor>) -> Result<Tensor> + Send>),
+    Both(Box<BothVjp>),
 }
 
 /// What an estimator decides about a draw.

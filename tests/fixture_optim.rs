@@ -265,6 +265,25 @@ fn fixture_trajectories_continue_from_a_saved_state() {
     }
 }
 
+/// After `zero_grad` a parameter that no backward reaches is left alone, moments and step count too, as in PyTorch.
+#[test]
+fn forgotten_gradients_are_no_gradients() {
+    let leaf = |x: f64| Tensor::from_slice(&[x, -x]).set_requires_grad(true);
+    let (p, q) = (leaf(1.0), leaf(2.0));
+    let mut adam = Adam::new(Method::Adam, Settings::default(), [("p", &p), ("q", &q)]).unwrap();
+    (&p * &q).sum(Kind::Double).backward();
+    adam.step().unwrap();
+    adam.zero_grad();
+    assert!(!p.grad().defined() && !q.grad().defined());
+    let (before, state) = (p.detach().copy(), adam.state().iter().map(|(_, t)| t.copy()).collect::<Vec<_>>());
+    q.square().sum(Kind::Double).backward();
+    adam.step().unwrap();
+    assert_eq!(p.detach(), before);
+    let after = adam.state();
+    assert!(after[..3].iter().zip(&state).all(|((_, a), b)| a == b), "p's moments moved");
+    assert!(after[3..].iter().zip(&state[3..]).all(|((_, a), b)| a != b), "q's did not");
+}
+
 #[test]
 fn bad_settings_are_refused() {
     let p = Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);

@@ -39,6 +39,7 @@ unsafe extern "C" {
         n_saved_outputs: usize,
     ) -> c_int;
     pub(super) fn thruway_bump_version(tensor: *const C_tensor);
+    pub(super) fn thruway_clear_grad(tensor: *const C_tensor) -> c_int;
     pub(super) fn thruway_generator_state(device: c_int, out: *mut *mut C_tensor) -> c_int;
     pub(super) fn thruway_set_generator_state(device: c_int, state: *const C_tensor) -> c_int;
     pub(super) fn thruway_seed_generator(device: c_int, seed: i64) -> c_int;

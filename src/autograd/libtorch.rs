@@ -35,6 +35,25 @@ pub fn version() -> String {
     version.unwrap_or("unknown").trim().to_string()
 }
 
+/// Forgets the gradient of a leaf: `grad()` is undefined afterwards, and the next backward hands its own tensor over, where
+/// tch's `zero_grad` fills the old one with zeros and has the new one added to them.
+///
+/// ```
+/// use tch::Tensor;
+/// let x = Tensor::from(3f64).set_requires_grad(true);
+/// x.square().backward();
+/// thruway::autograd::libtorch::clear_grad(&x)?;
+/// assert!(!x.grad().defined());
+/// # thruway::Result::Ok(())
+/// ```
+///
+/// # Errors
+/// [`Error::Torch`] for an undefined tensor.
+pub fn clear_grad(leaf: &Tensor) -> Result<()> {
+    // SAFETY: a tensor that lives through the call.
+    ffi::check(unsafe { ffi::thruway_clear_grad(leaf.as_ptr()) })
+}
+
 /// State of the default generator of a device: all that its next draws depend on.
 ///
 /// ```

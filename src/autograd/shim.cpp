@@ -222,6 +222,10 @@ void thruway_bump_version(const Tensor* t) {
 
 // The rest: what tch lacks. `device` is the CUDA index, or -1 for the CPU.
 
+int thruway_clear_grad(const Tensor* t) {
+  return guarded([&] { t->mutable_grad().reset(); });
+}
+
 int thruway_generator_state(int device, Tensor** out) {
   return guarded([&] {
     at::Generator generator = at::globalContext().defaultGenerator(device_of(device));

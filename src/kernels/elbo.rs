@@ -122,8 +122,10 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     let mut sum = 0.0;
     for (a, b) in a.chunks(1024).zip(b.chunks(1024)) {
         let mut lanes = [T::ZERO; LANES];
-        for (i, (&a, &b)) in a.iter().zip(b).enumerate() {
-            lanes[i % LANES] += a * b;
+        for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += a * b;
+            }
         }
         sum += total(lanes);
     }

@@ -1,4 +1,5 @@
 //! Optimizers with PyTorch's arithmetic, in one pass over memory, whose state can be saved and restored.
+use crate::autograd::libtorch::clear_grad;
 use crate::error::{Error, Result};
 use crate::kernels::adam::{self, Rule, Step};
 use serde::{Deserialize, Serialize};
@@ -91,10 +92,10 @@ impl Adam {
         Ok(Adam { method, settings, slots })
     }
 
-    /// Forgets the gradients.
+    /// Forgets the gradients: a parameter that the next backward does not reach has none, as in PyTorch.
     pub fn zero_grad(&mut self) {
-        for s in &mut self.slots {
-            s.param.zero_grad();
+        for s in &self.slots {
+            clear_grad(&s.param).expect("a parameter is a defined tensor");
         }
     }
 

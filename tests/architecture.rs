@@ -59,7 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("exact", &["dist"]),
     ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
     ("probe", &["estimators", "exact", "noise", "dist"]),
-    ("optim", &["kernels"]),
+    ("optim", &["kernels", "autograd"]),
     ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
     ("data", &[]),
     ("run", &["autograd"]),

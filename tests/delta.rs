@@ -96,6 +96,80 @@ fn a_linear_layer_is_a_convolution_of_one_pixel() {
     }
 }
 
+/// Worst case over a, w and x, not a sum in which errors cancel: a mesh of units with one weight each.
+#[test]
+fn the_expansion_keeps_its_bound() {
+    let noise = BinaryNoise::with_scale(Shape::Logistic, 0.8).unwrap();
+    let mesh = |top: f64, n: i64| Tensor::linspace(-top, top, n, (Kind::Double, CPU));
+    for w_max in [0.01, 0.05, 0.1, 0.2, 0.26, 0.4, 0.7, 1.0, 2.0, 4.0] {
+        for r in 1..=delta::expansion::LONGEST {
+            let bound = delta::expansion::bound(r, w_max / noise.scale());
+            let opts = DeltaOptions { backend: Backend::Expansion, tol: bound };
+            let plan = delta::plan(&noise, w_max, CPU, &opts).unwrap();
+            if plan != (delta::Plan::Expansion { order: r, bound }) {
+                continue; // a shorter series does as well
+            }
+            let (a, w) = (mesh(8.0, 2001).view([-1, 1]), mesh(w_max, 41).view([1, -1]));
+            let _ = w.get(0).get(20).zero_();
+            let g = Tensor::ones_like(&a);
+            let mut worst = 0f64;
+            for x in [1.0, -1.0] {
+                let x = Tensor::full([2001, 41], x, (Kind::Double, CPU));
+                let series = delta::linear(&noise, &x, &w, &a, &g, &opts).unwrap();
+                worst = worst.max(distance(&series, &delta::linear(&noise, &x, &w, &a, &g, &EXACT).unwrap()));
+                assert_eq!(largest(&series.select(1, 20)), 0.0, "no exact zero at w = 0");
+            }
+            println!("|w| up to {w_max}: R = {r}, bound {bound:.1e}, attained {worst:.1e}");
+            assert!(worst <= bound + 1e-15, "|w| up to {w_max}, R = {r}: {worst:e} above {bound:e}");
+            assert!(worst > 0.9 * bound || w_max > 0.5, "|w| up to {w_max}, R = {r}: {bound:e} is loose, {worst:e}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn expansions_of_any_layer_are_within_their_bound(
+        batch in 1i64..3, channels in 1i64..8, outputs in 1i64..10, kernel in prop::array::uniform2(1i64..6),
+        stride in prop::array::uniform2(1i64..4), padding in prop::array::uniform2(0i64..4),
+        beyond in prop::array::uniform2(0i64..6), w_max in 0.01f64..0.6, double in any::<bool>(), seed in 0u64..1_000_000,
+    ) {
+        let size = |i: usize| (kernel[i] - 2 * padding[i]).max(1) + beyond[i];
+        let kind = if double { Kind::Double } else { Kind::Float };
+        let conv = Conv { stride, padding };
+        let layer = Layer::new(&[batch, channels, size(0), size(1)], outputs, kernel, conv, w_max, kind, seed);
+        let noise = BinaryNoise::new(Shape::Logistic);
+        let series = layer.product(&noise, &DeltaOptions { backend: Backend::Expansion, tol: 1e-4 });
+        // the bound of a bracket times the |g| that a pixel meets
+        let ones = Tensor::ones_like(&layer.w);
+        let back: Vec<i64> = (0..2).map(|i| {
+            let (from, to) = (layer.x.size()[2 + i], layer.a.size()[2 + i]);
+            from + 2 * padding[i] - kernel[i] - (to - 1) * stride[i]
+        }).collect();
+        let met = layer.g.abs().conv_transpose2d(&ones, None::<&Tensor>, stride, padding, back, 1, [1, 1]);
+        let room = if double { 1e-13 } else { 1e-6 };
+        let over = ((series - layer.product(&noise, &EXACT)).abs() - met * (1e-4 + room)).max().double_value(&[]);
+        prop_assert!(over <= room, "beyond the bound by {over:e}");
+    }
+}
+
+#[test]
+fn a_plan_names_what_stands_in_its_way() {
+    let opts = DeltaOptions { backend: Backend::Expansion, tol: 1e-5 };
+    let message = |shape, w_max| delta::plan(&BinaryNoise::new(shape), w_max, CPU, &opts).unwrap_err().to_string();
+    assert!(message(Shape::Uniform, 0.1).contains("logistic"));
+    assert!(message(Shape::Logistic, 3.0).contains("--psa-tol"));
+    let auto = DeltaOptions { backend: Backend::Auto, ..opts };
+    for (w_max, order) in [(0.125, Some(3)), (0.26, Some(4)), (3.0, None)] {
+        let got = match delta::plan(&BinaryNoise::new(Shape::Logistic), w_max, Device::Cuda(0), &auto).unwrap() {
+            delta::Plan::Exact => None,
+            delta::Plan::Expansion { order, .. } => Some(order),
+        };
+        assert_eq!(got, order);
+    }
+}
+
 /// f32 against the same numbers in f64, in units of the sum of |g| that an input unit meets.
 #[test]
 fn single_precision_is_exact_to_its_rounding() {
@@ -120,7 +194,8 @@ fn single_precision_is_exact_to_its_rounding() {
 /// Weights and pre-activations from 1e-30 to 1e30, against the formula term by term.
 #[test]
 fn the_ends_of_the_range_are_finite_and_right() {
-    let ends = [0.0f64, 1e-30, 1e-9, 1e-3, 0.5, 2.0, 2.7, 3.0, 6.4, 17.0, 43.0, 44.0, 60.0, 88.0, 90.0, 360.0, 1e4, 1e30];
+    let ends =
+        [0.0f64, 1e-30, 1e-9, 1e-3, 0.5, 2.0, 2.7, 3.0, 6.4, 17.0, 43.0, 44.0, 60.0, 88.0, 90.0, 360.0, 1e4, 1e30];
     let both = |ends: &[f64]| [ends.to_vec(), ends.iter().map(|v| -v).collect()].concat();
     for kind in [Kind::Double, Kind::Float] {
         for noise in SHAPES.map(BinaryNoise::new) {

@@ -76,11 +76,11 @@ fn normal_cdf_f32(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.5 * z);
     let mut p = 0.170_872_77f32;
-    for c in [-0.822_152_23, 1.488_515_87, -1.135_203_98, 0.278_868_07, -0.186_288_06, 0.096_784_18, 0.374_091_96] {
+    for c in [-0.822_152_26, 1.488_515_9, -1.135_203_98, 0.278_868_07, -0.186_288_06, 0.096_784_18, 0.374_091_96] {
         p = p * t + c;
     }
-    p = p * t + 1.000_023_68;
-    p = p * t - 1.265_512_23;
+    p = p * t + 1.000_023_7;
+    p = p * t - 1.265_512_2;
     let tail = 0.5 * t * (p - z * z).vexp();
     if x < 0.0 { tail } else { 1.0 - tail }
 }
@@ -234,10 +234,10 @@ fn tiles<T: Number, K: Terms<T>>(work: &Work<T>, tasks: Range<usize>, fused: boo
                 }
             }
         }
-        for p in 0..PIXELS.min(class.pixels.len() - tile.start) {
-            for l in 0..lanes {
+        for (p, sums) in acc.iter().enumerate().take(class.pixels.len() - tile.start) {
+            for (l, &sum) in sums[..lanes].iter().enumerate() {
                 // SAFETY: an index of the output, which has the shape of x; no other task writes this pixel's channels.
-                unsafe { work.out.write(corner(p) + l * work.plane, acc[p][l]) };
+                unsafe { work.out.write(corner(p) + l * work.plane, sum) };
             }
         }
     }
@@ -290,6 +290,7 @@ fn weights<T: Number, K: Terms<T>>(w: &[T], channels: usize, taps: usize, block:
 }
 
 /// The three loops of one kind of terms, compiled for each kind of processor.
+#[allow(clippy::type_complexity, reason = "the signatures are those of the functions above")]
 pub(super) struct Loops<T> {
     pub kept: usize,
     pub units: fn(&[T], &[T], T, usize, &mut [T]),

@@ -55,13 +55,14 @@ pub enum Backend {
 pub struct DeltaOptions {
     /// The way.
     pub backend: Backend,
-    /// What the expansion may err on a bracket `F(a) - F(a - 2 w x)`, absolute.
+    /// What the expansion may err on a bracket `F(a) - F(a - 2 w x)`, absolute. The default, 5e-6, keeps the relative error
+    /// of the product below 1e-4 in every layer of the CIFAR network (at 1e-5 one layer has 1.05e-4).
     pub tol: f64,
 }
 
 impl Default for DeltaOptions {
     fn default() -> Self {
-        DeltaOptions { backend: Backend::Auto, tol: 1e-5 }
+        DeltaOptions { backend: Backend::Auto, tol: 5e-6 }
     }
 }
 
@@ -184,7 +185,7 @@ fn product(
         other => return Err(Error::shape(op, "a floating kind", other)),
     };
     let asked = opts.backend == Backend::Expansion || (opts.backend == Backend::Auto && device != Device::Cpu);
-    let w_max = if asked && w.numel() > 0 { w.f_abs()?.f_max()?.f_double_value(&[])? } else { 0.0 };
+    let w_max = if asked { largest(&w)? } else { 0.0 };
     let out = match plan(noise, w_max, device, opts)? {
         Plan::Expansion { order, .. } => {
             expansion::conv2d(op, noise.scale(), &x, &w, &a, &g, conv, order, w_max / noise.scale())?
@@ -192,4 +193,14 @@ fn product(
         Plan::Exact => exact::conv2d(op, noise, &x, &w, &a, &g, conv)?,
     };
     if out.kind() == kind { Ok(out) } else { Ok(out.f_to_kind(kind)?) }
+}
+
+/// The largest absolute value; NaN if there is one, 0 of nothing. One synchronisation.
+fn largest(t: &Tensor) -> Result<f64> {
+    if t.numel() == 0 {
+        return Ok(0.0);
+    }
+    // two fast reductions: libtorch's aminmax over a dimension is not vectorised, abs is a pass and a copy
+    let ends = Tensor::f_stack(&[t.f_max()?, t.f_min()?.f_neg()?], 0)?;
+    Ok(ends.f_max()?.f_double_value(&[])?)
 }

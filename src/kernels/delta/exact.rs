@@ -50,11 +50,11 @@ pub(super) struct Work<'a, T> {
 
 /// The largest `|w|` at scale 1 for which the ratio form is used. Its rounding error grows like `exp(2 |w|) eps / 8` (the
 /// denominator `coth(w) - tau` comes near 0 where both are near 1): 2e-6 and 1e-11 at these weights.
-fn ratio_limit(kind: Kind) -> f64 {
+pub(super) fn ratio_limit(kind: Kind) -> f64 {
     if kind == Kind::Double { 6.5 } else { 2.75 }
 }
 
-/// The product on the CPU, f32 or f64.
+/// The product on the CPU, f32 or f64. `w_max`: the largest `|w|` at scale 1.
 pub(super) fn conv2d(
     op: &'static str,
     noise: &BinaryNoise,
@@ -63,13 +63,14 @@ pub(super) fn conv2d(
     a: &Tensor,
     g: &Tensor,
     conv: &Conv,
+    w_max: f64,
 ) -> Result<Tensor> {
     let sizes = Sizes::new(op, x, w, a, conv)?;
     let kind = x.kind();
     if x.numel() == 0 || a.numel() == 0 {
         return Ok(x.f_zeros_like()?);
     }
-    let ratio = noise.shape() == Shape::Logistic && super::largest(w)? / noise.scale() <= ratio_limit(kind);
+    let ratio = noise.shape() == Shape::Logistic && w_max <= ratio_limit(kind);
     let [x, w, a, g] = [x.f_contiguous()?, w.f_contiguous()?, a.f_contiguous()?, g.f_contiguous()?];
     match kind {
         Kind::Float => {

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+pub mod cuda;
 mod exact;
 pub mod expansion;
 mod geometry;
@@ -184,15 +185,20 @@ fn product(
         Kind::Half | Kind::BFloat16 => [x, w, a, g].map(|t| t.to_kind(Kind::Float)),
         other => return Err(Error::shape(op, "a floating kind", other)),
     };
-    let asked = opts.backend == Backend::Expansion || (opts.backend == Backend::Auto && device != Device::Cpu);
-    let w_max = if asked { largest(&w)? } else { 0.0 };
+    let w_max = largest(&w)?;
     let out = match plan(noise, w_max, device, opts)? {
         Plan::Expansion { order, .. } => {
             expansion::conv2d(op, noise.scale(), &x, &w, &a, &g, conv, order, w_max / noise.scale())?
         }
-        Plan::Exact => exact::conv2d(op, noise, &x, &w, &a, &g, conv)?,
+        Plan::Exact if device == Device::Cpu => exact::conv2d(op, noise, &x, &w, &a, &g, conv, w_max / noise.scale())?,
+        Plan::Exact if x.kind() == Kind::Float => cuda::conv2d(op, noise, &x, &w, &a, &g, conv, w_max / noise.scale())?,
+        Plan::Exact => {
+            // oracles in f64 are small: no kernel of their own
+            let [x, w, a, g] = [x, w, a, g].map(|t| t.to_device(Device::Cpu));
+            exact::conv2d(op, noise, &x, &w, &a, &g, conv, w_max / noise.scale())?
+        }
     };
-    if out.kind() == kind { Ok(out) } else { Ok(out.f_to_kind(kind)?) }
+    Ok(out.f_to_device(device)?.f_to_kind(kind)?)
 }
 
 /// The largest absolute value; NaN if there is one, 0 of nothing. One synchronisation.

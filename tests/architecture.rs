@@ -53,7 +53,7 @@ fn heads(path: &str) -> BTreeSet<String> {
 const ARROWS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("autograd", &[]),
-    ("kernels", &["autograd", "noise"]),
+    ("kernels", &["autograd", "noise", "dist"]),
     ("noise", &["kernels"]),
     ("dist", &["noise", "kernels", "autograd"]),
     ("exact", &["dist"]),

@@ -61,7 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("optim", &["kernels"]),
     ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
-    ("data", &[]),
+    ("data", &["noise"]),
     ("run", &["autograd"]),
     ("report", &[]),
 ];

@@ -401,15 +401,12 @@ fn place_of(name: &str) -> Option<(usize, usize)> {
 
 /// Decodes a 32x32 colour JPEG into its red, green and blue plane.
 fn decode_jpeg(jpeg: &[u8], planes: &mut [u8]) -> Outcome<()> {
-    let options = zune_jpeg::zune_core::options::DecoderOptions::default()
-        .jpeg_set_out_colorspace(zune_jpeg::zune_core::colorspace::ColorSpace::RGB)
-        .set_strict_mode(true);
-    let cursor = zune_jpeg::zune_core::bytestream::ZCursor::new(jpeg);
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(cursor, options);
-    decoder.decode_headers().map_err(|e| format!("is no JPEG ({e})"))?;
-    let size = decoder.info().map(|info| (info.width, info.height, info.components));
-    if size != Some((32, 32, 3)) {
-        return Err(format!("has the size (width, height, channels) {size:?}, expected 32, 32, 3"));
+    let mut decoder = jpeg_decoder::Decoder::new(jpeg);
+    decoder.read_info().map_err(|e| format!("is no JPEG ({e})"))?;
+    let info = decoder.info().ok_or("is no JPEG")?;
+    if (info.width, info.height, info.pixel_format) != (32, 32, jpeg_decoder::PixelFormat::RGB24) {
+        let (w, h, format) = (info.width, info.height, info.pixel_format);
+        return Err(format!("has {w}x{h} pixels of {format:?}, expected 32x32 of RGB24"));
     }
     let rgb = decoder.decode().map_err(|e| format!("is a damaged JPEG ({e})"))?;
     for (i, pixel) in rgb.chunks_exact(3).enumerate() {

@@ -11,3 +11,4 @@ pub mod gumbel_rao;
 pub mod mt19937;
 pub mod real;
 pub mod rows;
+pub mod sgd;

@@ -89,7 +89,7 @@ fn damaged_archives_of_jpegs_are_named() {
     says(&with(3, "README", content), "holds README, expected");
     says(&with(3, name, b"GIF89a"), "its test/cat/0000.jpg is no JPEG");
     says(&with(3, name, b""), "its test/cat/0000.jpg is no JPEG");
-    says(&with(3, name, &content[..200]), "its test/cat/0000.jpg is no JPEG");
+    says(&with(3, name, &content[..50]), "its test/cat/0000.jpg is no JPEG");
     says(&with(3, name, &content[..content.len() - 100]), "its test/cat/0000.jpg is a damaged JPEG");
     let bytes = tar(&members);
     for cut in [100, 700, bytes.len() / 2] {

@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("optim", &["kernels"]),
     ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
+    ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
     ("data", &[]),
     ("run", &["autograd"]),
     ("report", &[]),

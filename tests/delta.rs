@@ -120,7 +120,8 @@ fn single_precision_is_exact_to_its_rounding() {
 /// Weights and pre-activations from 1e-30 to 1e30, against the formula term by term.
 #[test]
 fn the_ends_of_the_range_are_finite_and_right() {
-    let ends = [0.0f64, 1e-30, 1e-9, 1e-3, 0.5, 2.0, 2.7, 3.0, 6.4, 17.0, 43.0, 44.0, 60.0, 88.0, 90.0, 360.0, 1e4, 1e30];
+    let ends =
+        [0.0f64, 1e-30, 1e-9, 1e-3, 0.5, 2.0, 2.7, 3.0, 6.4, 17.0, 43.0, 44.0, 60.0, 88.0, 90.0, 360.0, 1e4, 1e30];
     let both = |ends: &[f64]| [ends.to_vec(), ends.iter().map(|v| -v).collect()].concat();
     for kind in [Kind::Double, Kind::Float] {
         for noise in SHAPES.map(BinaryNoise::new) {

@@ -14,7 +14,7 @@ pub const CLAIMS: Claims = Claims {
     mean: Mean::Biased,
     randomness: Randomness::States,
     passes: "1",
-    source: "Shekhovtsov, Yanush & Flach 2020, Alg. 1; exact in the last binary layer and where layers below it have one unit",
+    source: "Shekhovtsov, Yanush & Flach 2020, Alg. 1; exact in a layer if those above have one unit each",
     knobs: &["head", "psa-backend", "psa-tol"],
 };
 
@@ -24,9 +24,11 @@ pub const CLAIMS: Claims = Claims {
 /// derivative in theta), `Delta_ij = x_j (F(a_j) - F(a_j(x flipped at i)))` (Eq. 11: the sign of 11 and 18, not that of 10),
 /// `df_i = f(x) - f(x flipped at i)`, multiplied from the right by one backward pass.
 ///
-/// - **Bias, cost**: biased by the linearisation of a product of probabilities in every layer above l but the head; unbiased in
-///   the last binary layer, and everywhere if the layers below it have one unit each (Proposition 3). One forward pass; the
-///   backward costs that of the plain network, with the product with Delta in place of the transposed product.
+/// - **Bias, cost**: to pass a layer, the difference of two products of probabilities is linearised, which is no
+///   approximation if the layer has one unit. So it is unbiased in the head, in the last binary layer, and in layer l if
+///   layers l+1 to L have one unit each (any number below). Proposition 3 as printed allows any number of units in layer L:
+///   that holds for the gradient of layer L alone, and 1-1-4 is biased in layers 1 and 2 (`tests/sbn_claims.rs`). One forward
+///   pass; the backward costs that of the plain network, with the product with Delta in place of the transposed product.
 /// - **Memory**: a layer keeps a, x and its input, as straight-through does.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Psa {

@@ -21,6 +21,7 @@ mod network;
 mod objective;
 mod registry;
 mod surrogate;
+mod zero_one;
 
 pub use baseline::Ewa;
 pub use draws::Draws;
@@ -31,6 +32,7 @@ pub use layer::{Affine, Layer, Spec, State};
 pub use network::{Batch, Description, Loss, Network, Sample};
 pub use objective::{Objective, ScoreLoss};
 pub use registry::{Claims, Knobs, Mean, Randomness, Rule};
+pub use zero_one::ZeroOne;
 
 registry::registry! {
     /// Path sample-analytic

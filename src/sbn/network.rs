@@ -220,22 +220,35 @@ impl Network {
     /// # Errors
     /// [`Error::Usage`] for convolutions.
     pub fn replicate(&self, r: i64) -> Result<Network> {
-        if self.layers.iter().any(Layer::is_conv) {
-            return Err(Error::Usage("only a network of linear layers can be replicated".into()));
-        }
-        let mut params = Params::default();
-        let mut copy = |name: &str| -> Result<Tensor> {
-            let (_, own) = self.params.iter().find(|(n, _)| *n == name).expect("a parameter of this network");
+        self.with_parameters(&mut |_, own| {
             let size = [&[r][..], &own.size()].concat();
-            params.add(name.to_string(), own.detach().f_expand(&size[..], false)?.f_contiguous()?, own.device())
+            Ok(own.detach().f_expand(&size[..], false)?.f_contiguous()?)
+        })
+    }
+
+    /// The same network on other parameters, given by name from the present ones: of the same shapes, or with one leading
+    /// axis of replicas more where all layers are linear. They may be results of a computation, whose own leaves then get
+    /// the gradients; a tensor without a graph becomes a leaf.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for replicas of a convolution; those of `get`.
+    pub fn with_parameters(&self, get: &mut dyn FnMut(&str, &Tensor) -> Result<Tensor>) -> Result<Network> {
+        let mut params = Params::default();
+        let mut take = |name: &str| -> Result<Tensor> {
+            let (_, own) = self.params.iter().find(|(n, _)| *n == name).expect("a parameter of this network");
+            let value = get(name, own)?;
+            if value.dim() != own.dim() && self.layers.iter().any(Layer::is_conv) {
+                return Err(Error::Usage("only a network of linear layers can be replicated".into()));
+            }
+            params.add(name.to_string(), value, own.device())
         };
         let layers = self
             .layers
             .iter()
             .enumerate()
-            .map(|(k, layer)| layer.with(&mut |part| copy(&format!("layers.{k}.{part}"))))
+            .map(|(k, layer)| layer.with(&mut |part| take(&format!("layers.{k}.{part}"))))
             .collect::<Result<_>>()?;
-        let head = Head { weight: copy("head.weight")?, bias: copy("head.bias")?, below: self.head.below.clone() };
+        let head = Head { weight: take("head.weight")?, bias: take("head.bias")?, below: self.head.below.clone() };
         let (input, objective, noise) = (self.input.clone(), self.objective.clone(), self.noise);
         Ok(Network { params, layers, head, input, objective, noise })
     }

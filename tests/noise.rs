@@ -1,11 +1,13 @@
 //! Distributions of every source of noise, the law of conditional Gumbel noise, tapes, and libtorch's stream.
 //!
-//! Each Kolmogorov-Smirnov or chi-square test has a false-alarm rate of 1e-4; there are about 40 on fixed seeds. Each also
-//! runs on samples of a slightly wrong law, which it must reject.
+//! Each Kolmogorov-Smirnov or chi-square test has a false-alarm rate of 1e-4; there are about 90 on fixed seeds.
+//! Shares of binary states are held to 4.5 standard errors, 7e-6 each, 144 of them. Each also runs on samples of a
+//! slightly wrong law, which it must reject.
 mod common;
 use common::stats::{KS_LIMIT, chi_square, ks};
 use common::{distance, normals};
 use tch::{Device, Kind, Tensor};
+use thruway::dist::binary::{BinaryNoise, Shape};
 use thruway::dist::categorical::Point;
 use thruway::estimators::{Estimator, Knobs};
 use thruway::noise::{HostNoise, Noise, Tape, TorchNoise};
@@ -22,7 +24,6 @@ fn sources(seed: i64) -> Vec<(&'static str, Box<dyn Noise>)> {
 
 type Request = fn(&mut dyn Noise, &[i64], Kind) -> thruway::Result<Tensor>;
 
-/// Name, request, cdf.
 /// A distribution's name, how to ask for it, and its cumulative distribution function.
 type Law = (&'static str, Request, fn(&Tensor) -> Tensor);
 
@@ -246,4 +247,100 @@ fn requests_in_chunks_equal_one_request() {
     assert!(ulps(&whole, &pieces).iter().all(|&d| d <= 1));
     let (whole, pieces) = whole_and_parts(Kind::Double, &[7; 300]);
     assert_eq!(distance(&whole, &pieces), 0.0);
+}
+
+const SHAPES: [Shape; 4] = [Shape::Logistic, Shape::Uniform, Shape::Triangular, Shape::Normal];
+
+/// Every law at scale 1, at unit slope, and at a scale of no meaning.
+fn binary_laws() -> Vec<BinaryNoise> {
+    let of = |s| [BinaryNoise::new(s), BinaryNoise::unit_slope(s), BinaryNoise::with_scale(s, 1.7).unwrap()];
+    SHAPES.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn binary_noise_is_the_integral_of_its_density() {
+    for law in binary_laws() {
+        // Simpson's rule over a range beyond which less than 1e-15 lies; the kinks at -s, 0, s fall on nodes
+        let (n, top) = (80_000, 40.0 * law.scale());
+        let h = 2.0 * top / n as f64;
+        let (mut mass, mut variance, mut before) = (0.0, 0.0, law.cdf_f64(-top));
+        for i in (0..n).step_by(2) {
+            let z = |j: i32| -top + (i + j) as f64 * h;
+            // the densities of intervals jump at the ends: from inside, hence a hair towards 0
+            let p = |j: i32, from: f64| law.pdf_f64(z(j) + from * 1e-9 * h);
+            let part = h / 3.0 * (p(0, 1.0) + 4.0 * p(1, 0.0) + p(2, -1.0));
+            variance +=
+                h / 3.0 * (z(0).powi(2) * p(0, 1.0) + 4.0 * z(1).powi(2) * p(1, 0.0) + z(2).powi(2) * p(2, -1.0));
+            mass += part;
+            let after = law.cdf_f64(z(2));
+            assert!((after - before - part).abs() < 1e-11, "{law:?} at {}: {} not {part}", z(2), after - before);
+            before = after;
+        }
+        assert!((mass - 1.0).abs() < 1e-9, "{law:?}: mass {mass}");
+        assert!((variance / law.variance() - 1.0).abs() < 1e-6, "{law:?}: {variance} not {}", law.variance());
+    }
+}
+
+#[test]
+fn binary_noise_as_a_tensor_is_the_scalar_one() {
+    for law in binary_laws() {
+        let a: Vec<f64> = (-400..=400).map(|i| i as f64 * 0.09 * law.scale()).collect();
+        for (kind, limit) in [(Kind::Double, 4e-15), (Kind::Float, 4e-6)] {
+            let t = Tensor::from_slice(&a).to_kind(kind);
+            let (p, d) = (law.cdf(&t).unwrap(), law.pdf(&t).unwrap());
+            assert_eq!((p.kind(), d.kind()), (kind, kind));
+            for (i, _) in a.iter().enumerate() {
+                let at = [i as i64];
+                // the argument's own rounding in f32: relative to a density of z up to 36, hence the absolute part
+                let z = t.double_value(&at);
+                for (got, want) in [(p.double_value(&at), law.cdf_f64(z)), (d.double_value(&at), law.pdf_f64(z))] {
+                    assert!((got - want).abs() <= limit * (want + 1e-3), "{law:?} at {z}, {kind:?}: {got} not {want}");
+                }
+            }
+        }
+        assert!((law.cdf_f64(0.0) - 0.5).abs() < 1e-16 && law.cdf_f64(-90.0) < 1e-20 && law.cdf_f64(1e9) == 1.0);
+        let slope = 2.0 * BinaryNoise::unit_slope(law.shape()).pdf_f64(0.0);
+        assert!((slope - 1.0).abs() < 1e-15, "{law:?}: {slope}");
+    }
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(BinaryNoise::with_scale(Shape::Normal, bad).unwrap_err().to_string().contains("positive"));
+    }
+}
+
+#[test]
+fn binary_noise_follows_its_cdf_and_so_do_the_states() {
+    for kind in [Kind::Double, Kind::Float] {
+        for (source, mut noise) in sources(7) {
+            for law in binary_laws() {
+                let z = law.sample(&[N], kind, CPU, noise.as_mut()).unwrap().to_kind(Kind::Double);
+                let d = ks(&law.cdf(&z).unwrap());
+                assert!(d < KS_LIMIT, "{source} {law:?} {kind:?}: sqrt(n) D = {d:.2}");
+                let d = ks(&law.cdf(&(&z * 1.05)).unwrap());
+                assert!(d > KS_LIMIT, "{source} {law:?} {kind:?}: 1.05 times the noise passes, {d:.2}");
+                for a in [-0.8, 0.0, 0.4] {
+                    let a = a * law.scale();
+                    let x = law.draw(&Tensor::full([N], a, (kind, CPU)), noise.as_mut()).unwrap();
+                    assert_eq!((x.kind(), x.abs().min().double_value(&[])), (kind, 1.0));
+                    let share = x.eq(1.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+                    let z = |p: f64| (share - p) / (p * (1.0 - p) / N as f64).sqrt();
+                    assert!(z(law.cdf_f64(a)).abs() < 4.5, "{source} {law:?} {kind:?}: z {}", z(law.cdf_f64(a)));
+                    // three hundredths of probability aside must show: 19 standard errors or more
+                    let aside = if law.cdf_f64(a) < 0.5 { 0.03 } else { -0.03 };
+                    assert!(z(law.cdf_f64(a) + aside).abs() > 4.5, "{law:?}: a wrong probability passes");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tie_of_a_binary_unit_is_a_state_and_nan_is_refused() {
+    let law = BinaryNoise::new(Shape::Logistic);
+    let a = Tensor::from_slice(&[0f32, 0., 1e9, -1e9]);
+    let u = Tensor::from_slice(&[0.5f32, 0.4999, 1.0 - f32::EPSILON / 2.0, f32::MIN_POSITIVE]);
+    let x = law.draw(&a, &mut Tape::new([("uniform", u)])).unwrap();
+    assert_eq!(Vec::<f32>::try_from(x).unwrap(), [-1., 1., 1., -1.]);
+    let nan = Tensor::from_slice(&[0f32, f32::NAN]);
+    let message = law.draw(&nan, &mut TorchNoise).unwrap_err().to_string();
+    assert!(message.contains("free of NaN"), "{message}");
 }

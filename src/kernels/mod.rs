@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod adam;
+pub mod delta;
 pub mod elbo;
 pub mod gumbel_rao;
 pub mod mt19937;

@@ -1,0 +1,203 @@
+//! The product with Delta: every back end against flips made one by one, against each other and at the ends of the range.
+mod common;
+use common::{distance, largest, normals};
+use proptest::prelude::*;
+use tch::{Device, Kind, Tensor};
+use thruway::dist::binary::{BinaryNoise, Shape};
+use thruway::kernels::delta::{self, Backend, Conv, DeltaOptions};
+use thruway::noise::{HostNoise, Noise};
+
+const CPU: Device = Device::Cpu;
+const SHAPES: [Shape; 4] = [Shape::Logistic, Shape::Uniform, Shape::Triangular, Shape::Normal];
+const EXACT: DeltaOptions = DeltaOptions { backend: Backend::Exact, tol: 1e-5 };
+
+/// States ±1.
+fn states(size: &[i64], kind: Kind, seed: u64) -> Tensor {
+    HostNoise::new(seed).uniform(size, kind, CPU).unwrap().lt(0.5).to_kind(kind) * 2.0 - 1.0
+}
+
+/// A layer with everything its backward takes: x, w, a, g.
+struct Layer {
+    x: Tensor,
+    w: Tensor,
+    a: Tensor,
+    g: Tensor,
+    conv: Conv,
+}
+
+impl Layer {
+    /// Weights spread evenly up to `w_max`, biases of up to 2.
+    fn new(x: &[i64], outputs: i64, kernel: [i64; 2], conv: Conv, w_max: f64, kind: Kind, seed: u64) -> Layer {
+        let mut noise = HostNoise::new(seed);
+        let mut even = |size: &[i64], top: f64| (noise.uniform(size, kind, CPU).unwrap() * 2.0 - 1.0) * top;
+        let w = even(&[outputs, x[1], kernel[0], kernel[1]], w_max);
+        let _ = w.view([-1]).get(0).fill_(w_max); // attained
+        let b = even(&[outputs], 2.0);
+        let x = states(x, kind, seed + 1);
+        let a = x.conv2d(&w, Some(b), conv.stride, conv.padding, [1, 1], 1);
+        let g = normals(&a.size(), kind, seed + 2);
+        Layer { x, w, a, g, conv }
+    }
+
+    fn product(&self, noise: &BinaryNoise, opts: &DeltaOptions) -> Tensor {
+        delta::conv2d(noise, &self.x, &self.w, &self.a, &self.g, &self.conv, opts).unwrap()
+    }
+
+    /// Every input unit flipped in turn and the layer evaluated anew.
+    fn flips(&self, noise: &BinaryNoise) -> Tensor {
+        let size = self.x.size();
+        let units: i64 = size[1..].iter().product();
+        let mut rows = vec![];
+        for b in 0..size[0] {
+            let x = self.x.get(b).view([1, units]);
+            let flipped: Tensor = &x * (1.0 - Tensor::eye(units, (x.kind(), CPU)) * 2.0);
+            let flipped = flipped.view([units, size[1], size[2], size[3]]);
+            let zero: Option<Tensor> = None;
+            let conv = |x: &Tensor| x.conv2d(&self.w, zero.as_ref(), self.conv.stride, self.conv.padding, [1, 1], 1);
+            let a = self.a.get(b);
+            let a_flipped = &a + conv(&flipped) - conv(&self.x.get(b).unsqueeze(0));
+            let change = noise.cdf(&a).unwrap() - noise.cdf(&a_flipped).unwrap();
+            rows.push((change * self.g.get(b)).sum_dim_intlist([1i64, 2, 3].as_slice(), false, x.kind()));
+        }
+        Tensor::stack(&rows, 0).view(&size[..])
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn exact_products_are_flips_one_by_one(
+        batch in 1i64..4, channels in 1i64..20, outputs in 1i64..10, shape in 0usize..4, scale in 0.3f64..2.0,
+        kernel in prop::array::uniform2(1i64..6), stride in prop::array::uniform2(1i64..4),
+        padding in prop::array::uniform2(0i64..4), beyond in prop::array::uniform2(0i64..6), w_max in 0.01f64..4.0,
+        seed in 0u64..1_000_000,
+    ) {
+        // at least one output, whatever the padding
+        let size = |i: usize| (kernel[i] - 2 * padding[i]).max(1) + beyond[i];
+        let conv = Conv { stride, padding };
+        let layer = Layer::new(&[batch, channels, size(0), size(1)], outputs, kernel, conv, w_max, Kind::Double, seed);
+        let noise = BinaryNoise::with_scale(SHAPES[shape], scale).unwrap();
+        let off = distance(&layer.product(&noise, &EXACT), &layer.flips(&noise));
+        prop_assert!(off < 1e-10, "off by {off:e}");
+    }
+}
+
+#[test]
+fn a_linear_layer_is_a_convolution_of_one_pixel() {
+    for noise in SHAPES.map(BinaryNoise::unit_slope) {
+        for (batch, inputs, outputs) in [(1, 1, 1), (7, 19, 5), (64, 33, 40)] {
+            let layer = Layer::new(&[batch, inputs, 1, 1], outputs, [1, 1], Conv::default(), 0.7, Kind::Double, 3);
+            let flat = |t: &Tensor| t.squeeze_dim(-1).squeeze_dim(-1);
+            let out = delta::linear(&noise, &flat(&layer.x), &flat(&layer.w), &flat(&layer.a), &flat(&layer.g), &EXACT);
+            let off = distance(&out.unwrap(), &flat(&layer.flips(&noise)));
+            assert!(off < 1e-12, "{noise:?}: {off:e}");
+        }
+    }
+}
+
+/// f32 against the same numbers in f64, in units of the sum of |g| that an input unit meets.
+#[test]
+fn single_precision_is_exact_to_its_rounding() {
+    for (w_max, limit) in [(0.02, 1e-7), (0.3, 1e-7), (1.0, 1e-7), (2.7, 8e-7), (4.0, 1e-7), (60.0, 1e-7)] {
+        for noise in SHAPES.map(BinaryNoise::new) {
+            let layer = Layer::new(&[5, 21, 9, 7], 22, [3, 3], Conv::square(2, 1), w_max, Kind::Float, 5);
+            let wide = Layer {
+                x: layer.x.to_kind(Kind::Double),
+                w: layer.w.to_kind(Kind::Double),
+                a: layer.a.to_kind(Kind::Double),
+                g: layer.g.to_kind(Kind::Double),
+                conv: layer.conv,
+            };
+            let unit = wide.g.abs().sum_dim_intlist([1i64, 2, 3].as_slice(), true, Kind::Double) / 20.0 * 2.25;
+            let off = largest(&((layer.product(&noise, &EXACT) - wide.product(&noise, &EXACT)) / unit));
+            println!("{noise:?}, |w| up to {w_max}: {off:.1e}");
+            assert!(off < limit, "{noise:?}, |w| up to {w_max}: {off:e}");
+        }
+    }
+}
+
+/// Weights and pre-activations from 1e-30 to 1e30, against the formula term by term.
+#[test]
+fn the_ends_of_the_range_are_finite_and_right() {
+    let ends =
+        [0.0f64, 1e-30, 1e-9, 1e-3, 0.5, 2.0, 2.7, 3.0, 6.4, 17.0, 43.0, 44.0, 60.0, 88.0, 90.0, 360.0, 1e4, 1e30];
+    let both = |ends: &[f64]| [ends.to_vec(), ends.iter().map(|v| -v).collect()].concat();
+    for kind in [Kind::Double, Kind::Float] {
+        for noise in SHAPES.map(BinaryNoise::new) {
+            // the largest weight decides on the form: once for each
+            for top in ends {
+                let w = both(&ends.iter().copied().filter(|&w| w <= top).collect::<Vec<_>>());
+                let a = both(&ends);
+                let (rows, n) = (a.len() as i64, w.len() as i64);
+                for x in [1.0, -1.0] {
+                    // one output a row of w: the input unit i meets the weight w_i alone
+                    let x = Tensor::full([rows, n], x, (kind, CPU));
+                    let w = Tensor::from_slice(&w).to_kind(kind);
+                    let a = Tensor::from_slice(&a).to_kind(kind).view([-1, 1]);
+                    let g = Tensor::full_like(&a, -1.5);
+                    let got = delta::linear(&noise, &x, &w.view([1, -1]), &a, &g, &EXACT).unwrap();
+                    assert_eq!(got.isfinite().all(), Tensor::from(true), "{kind:?}, {noise:?}");
+                    let (a, w) = (a.to_kind(Kind::Double), w.to_kind(Kind::Double));
+                    let want = (noise.cdf(&a).unwrap()
+                        - noise.cdf(&(&a - &w * x.to_kind(Kind::Double) * 2.0)).unwrap())
+                        * -1.5;
+                    // at |w| = 2.7 a rounding of the ratio form counts 14 times; f64 there is used up to 6.5
+                    let limit = if kind == Kind::Double { 1e-12 } else { 2e-6 };
+                    let off = distance(&got.to_kind(Kind::Double), &want);
+                    assert!(off < limit, "{kind:?}, {noise:?}, |w| up to {top}: {off:e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    let layer = Layer::new(&[3, 40, 7, 6], 18, [3, 2], Conv::square(1, 1), 0.4, Kind::Float, 9);
+    let noise = BinaryNoise::new(Shape::Logistic);
+    let one = layer.product(&noise, &EXACT);
+    for threads in [2, 3, 8] {
+        tch::set_num_threads(threads);
+        assert_eq!(layer.product(&noise, &EXACT), one, "{threads} threads");
+    }
+    tch::set_num_threads(1);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let noise = BinaryNoise::new(Shape::Logistic);
+    let t = |size: &[i64]| Tensor::ones(size, (Kind::Float, CPU));
+    let refusal = |x: &Tensor, w: &Tensor, a: &Tensor, g: &Tensor, conv: Conv| {
+        delta::conv2d(&noise, x, w, a, g, &conv, &EXACT).unwrap_err().to_string()
+    };
+    let (x, w, a) = (t(&[2, 3, 5, 5]), t(&[4, 3, 3, 3]), t(&[2, 4, 3, 3]));
+    let plain = Conv::default();
+    for (message, word) in [
+        (refusal(&x, &w, &a, &t(&[2, 4, 3, 2]), plain), "g of a's shape"),
+        (refusal(&x, &w, &t(&[2, 4, 5, 5]), &t(&[2, 4, 5, 5]), plain), "a [2, 4, 3, 3]"),
+        (refusal(&x, &t(&[4, 2, 3, 3]), &a, &a, plain), "x_in [B, C, H, W]"),
+        (refusal(&x, &w, &a, &a, Conv::square(0, 0)), "stride"),
+        (refusal(&x.to_kind(Kind::Double), &w, &a, &a, plain), "one kind"),
+        (
+            delta::linear(&noise, &t(&[2, 3]), &t(&[4, 5]), &t(&[2, 4]), &t(&[2, 4]), &EXACT).unwrap_err().to_string(),
+            "w [out, in]",
+        ),
+    ] {
+        assert!(message.contains(word), "{message}");
+    }
+    let none = delta::linear(&noise, &t(&[0, 3]), &t(&[4, 3]), &t(&[0, 4]), &t(&[0, 4]), &EXACT).unwrap();
+    assert_eq!(none.size(), [0, 3]);
+    // a kernel that misses some pixels for its stride: nothing reaches them
+    let out = delta::conv2d(
+        &noise,
+        &t(&[1, 1, 4, 4]),
+        &t(&[1, 1, 1, 1]),
+        &t(&[1, 1, 2, 2]),
+        &t(&[1, 1, 2, 2]),
+        &Conv::square(2, 0),
+        &EXACT,
+    );
+    let reached = out.unwrap().ne(0.0).to_kind(Kind::Int64).view([4, 4]);
+    assert_eq!(reached.sum(Kind::Int64).int64_value(&[]), 4);
+}

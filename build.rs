@@ -1,4 +1,4 @@
-//! Builds the C++ shim of `autograd` and writes libtorch's folder into every binary's RUNPATH.
+//! Builds the C++ shim of `autograd` and the CPU twin of the CUDA kernels, and writes libtorch's folder into every binary's RUNPATH.
 use std::path::PathBuf;
 
 fn main() {
@@ -20,6 +20,18 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .file("src/autograd/shim.cpp")
         .compile("thruway_shim");
+    // The CUDA kernels as C++, for the tests; nothing of it is linked into a program that does not call it.
+    for file in ["cuda/ratio_conv.cu", "cuda/twin.h", "cuda/twin.cpp"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .flag_if_supported("-Wno-unknown-pragmas")
+        .opt_level(2)
+        .file("cuda/twin.cpp")
+        .compile("thruway_twin");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());

@@ -43,6 +43,19 @@ impl Layer {
         delta::conv2d(noise, &self.x, &self.w, &self.a, &self.g, &self.conv, opts).unwrap()
     }
 
+    /// Sum of the |g| that each input unit meets: the size of what its sum is made of.
+    fn met(&self) -> Tensor {
+        let (Conv { stride, padding }, kernel) = (self.conv, &self.w.size()[2..]);
+        let rest: Vec<i64> = (0..2)
+            .map(|i| {
+                let (from, to) = (self.x.size()[2 + i], self.a.size()[2 + i]);
+                from + 2 * padding[i] - kernel[i] - (to - 1) * stride[i]
+            })
+            .collect();
+        let (ones, none) = (Tensor::ones_like(&self.w), None::<&Tensor>);
+        self.g.abs().conv_transpose2d(&ones, none, stride, padding, rest, 1, [1, 1])
+    }
+
     /// Every input unit flipped in turn and the layer evaluated anew.
     fn flips(&self, noise: &BinaryNoise) -> Tensor {
         let size = self.x.size();
@@ -96,6 +109,74 @@ fn a_linear_layer_is_a_convolution_of_one_pixel() {
     }
 }
 
+/// Worst case over a, w and x, not a sum in which errors cancel: a mesh of units with one weight each.
+#[test]
+fn the_expansion_keeps_its_bound() {
+    let noise = BinaryNoise::with_scale(Shape::Logistic, 0.8).unwrap();
+    let mesh = |top: f64, n: i64| Tensor::linspace(-top, top, n, (Kind::Double, CPU));
+    for w_max in [0.01, 0.05, 0.1, 0.2, 0.26, 0.4, 0.7, 1.0, 2.0, 4.0] {
+        for r in 1..=delta::expansion::LONGEST {
+            let bound = delta::expansion::bound(r, w_max / noise.scale());
+            let opts = DeltaOptions { backend: Backend::Expansion, tol: bound };
+            let plan = delta::plan(&noise, w_max, CPU, &opts).unwrap();
+            if plan != (delta::Plan::Expansion { order: r, bound }) {
+                continue; // a shorter series does as well
+            }
+            let (a, w) = (mesh(8.0, 2001).view([-1, 1]), mesh(w_max, 41).view([1, -1]));
+            let _ = w.get(0).get(20).zero_();
+            let g = Tensor::ones_like(&a);
+            let mut worst = 0f64;
+            for x in [1.0, -1.0] {
+                let x = Tensor::full([2001, 41], x, (Kind::Double, CPU));
+                let series = delta::linear(&noise, &x, &w, &a, &g, &opts).unwrap();
+                worst = worst.max(distance(&series, &delta::linear(&noise, &x, &w, &a, &g, &EXACT).unwrap()));
+                assert_eq!(largest(&series.select(1, 20)), 0.0, "no exact zero at w = 0");
+            }
+            println!("|w| up to {w_max}: R = {r}, bound {bound:.1e}, attained {worst:.1e}");
+            assert!(worst <= bound + 1e-15, "|w| up to {w_max}, R = {r}: {worst:e} above {bound:e}");
+            assert!(worst > 0.9 * bound || w_max > 0.5, "|w| up to {w_max}, R = {r}: {bound:e} is loose, {worst:e}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn expansions_of_any_layer_are_within_their_bound(
+        batch in 1i64..3, channels in 1i64..8, outputs in 1i64..10, kernel in prop::array::uniform2(1i64..6),
+        stride in prop::array::uniform2(1i64..4), padding in prop::array::uniform2(0i64..4),
+        beyond in prop::array::uniform2(0i64..6), w_max in 0.01f64..0.6, double in any::<bool>(), seed in 0u64..1_000_000,
+    ) {
+        let size = |i: usize| (kernel[i] - 2 * padding[i]).max(1) + beyond[i];
+        let kind = if double { Kind::Double } else { Kind::Float };
+        let conv = Conv { stride, padding };
+        let layer = Layer::new(&[batch, channels, size(0), size(1)], outputs, kernel, conv, w_max, kind, seed);
+        let noise = BinaryNoise::new(Shape::Logistic);
+        let series = layer.product(&noise, &DeltaOptions { backend: Backend::Expansion, tol: 1e-4 });
+        let room = if double { 1e-13 } else { 1e-6 };
+        let off = (series - layer.product(&noise, &EXACT)).abs();
+        let over = (off - layer.met() * (1e-4 + room)).max().double_value(&[]);
+        prop_assert!(over <= room, "beyond the bound by {over:e}");
+    }
+}
+
+#[test]
+fn a_plan_names_what_stands_in_its_way() {
+    let opts = DeltaOptions { backend: Backend::Expansion, tol: 1e-5 };
+    let message = |shape, w_max| delta::plan(&BinaryNoise::new(shape), w_max, CPU, &opts).unwrap_err().to_string();
+    assert!(message(Shape::Uniform, 0.1).contains("logistic"));
+    assert!(message(Shape::Logistic, 3.0).contains("--psa-tol"));
+    let auto = DeltaOptions { backend: Backend::Auto, ..opts };
+    for (w_max, order) in [(0.125, Some(3)), (0.26, Some(4)), (3.0, None)] {
+        let got = match delta::plan(&BinaryNoise::new(Shape::Logistic), w_max, Device::Cuda(0), &auto).unwrap() {
+            delta::Plan::Exact => None,
+            delta::Plan::Expansion { order, .. } => Some(order),
+        };
+        assert_eq!(got, order);
+    }
+}
+
 /// f32 against the same numbers in f64, in units of the sum of |g| that an input unit meets.
 #[test]
 fn single_precision_is_exact_to_its_rounding() {
@@ -109,8 +190,7 @@ fn single_precision_is_exact_to_its_rounding() {
                 g: layer.g.to_kind(Kind::Double),
                 conv: layer.conv,
             };
-            let unit = wide.g.abs().sum_dim_intlist([1i64, 2, 3].as_slice(), true, Kind::Double) / 20.0 * 2.25;
-            let off = largest(&((layer.product(&noise, &EXACT) - wide.product(&noise, &EXACT)) / unit));
+            let off = largest(&((layer.product(&noise, &EXACT) - wide.product(&noise, &EXACT)) / wide.met()));
             println!("{noise:?}, |w| up to {w_max}: {off:.1e}");
             assert!(off < limit, "{noise:?}, |w| up to {w_max}: {off:e}");
         }
@@ -200,4 +280,93 @@ fn what_does_not_fit_is_refused() {
     );
     let reached = out.unwrap().ne(0.0).to_kind(Kind::Int64).view([4, 4]);
     assert_eq!(reached.sum(Kind::Int64).int64_value(&[]), 4);
+}
+
+/// Layers for the CUDA kernels: ragged in every size, more than a block of pixels, channels and depth among them.
+fn ragged() -> Vec<Layer> {
+    let layer = |x: &[i64], outputs, kernel, stride, padding, w_max, seed| {
+        Layer::new(x, outputs, kernel, Conv { stride, padding }, w_max, Kind::Float, seed)
+    };
+    vec![
+        layer(&[1, 1, 1, 1], 1, [1, 1], [1, 1], [0, 0], 0.5, 1),
+        layer(&[70, 37, 1, 1], 21, [1, 1], [1, 1], [0, 0], 0.3, 2), // a linear layer, two blocks each way
+        layer(&[2, 3, 7, 6], 19, [3, 2], [1, 1], [1, 0], 1.0, 3),
+        layer(&[1, 5, 9, 11], 4, [4, 5], [2, 3], [3, 2], 0.2, 4),
+        layer(&[3, 2, 5, 4], 7, [1, 1], [2, 2], [0, 0], 0.4, 5), // pixels that nothing reaches
+        layer(&[1, 33, 8, 9], 17, [3, 3], [3, 1], [1, 1], 2.7, 6),
+        layer(&[2, 4, 3, 3], 6, [5, 5], [1, 2], [2, 3], 0.1, 7), // a kernel wider than the image
+    ]
+}
+
+#[test]
+fn the_cuda_source_computes_what_the_cpu_does() {
+    for (index, layer) in ragged().iter().enumerate() {
+        for noise in SHAPES.map(BinaryNoise::unit_slope) {
+            for plain in [false, true] {
+                if plain && noise.shape() != Shape::Logistic {
+                    continue; // there is no other way
+                }
+                let four = [&layer.x, &layer.w, &layer.a, &layer.g];
+                let twin = delta::cuda::twin::conv2d(&noise, four, &layer.conv, plain).unwrap();
+                let off = (twin - layer.product(&noise, &EXACT)).abs();
+                let over = (off - layer.met() * 5e-7).max().double_value(&[]);
+                assert!(over <= 0.0, "layer {index}, {noise:?}, plain {plain}: {over:e} too much");
+            }
+        }
+    }
+}
+
+/// Registers and spills of every kernel, for every architecture that NVRTC compiles for. Needs no GPU.
+#[test]
+fn the_cuda_kernels_compile_for_every_architecture_without_spills() {
+    use delta::cuda::nvrtc;
+    if !nvrtc::available() {
+        println!("SKIPPED the_cuda_kernels_compile_for_every_architecture_without_spills: no libnvrtc.so.13 here");
+        return;
+    }
+    let architectures = nvrtc::architectures().unwrap();
+    for wanted in [75, 80, 86, 89, 90] {
+        assert!(architectures.contains(&wanted), "NVRTC compiles for {architectures:?}, not for {wanted}");
+    }
+    // 87 and 88 are embedded variants of 86
+    for architecture in architectures.into_iter().filter(|a| ![87, 88].contains(a)) {
+        let compiled = nvrtc::compile(architecture).unwrap();
+        assert!(compiled.cubin.starts_with(b"\x7fELF"));
+        let text: Vec<String> =
+            compiled.usage.iter().map(|u| format!("{} {} registers", u.kernel, u.registers)).collect();
+        println!("sm_{architecture}: {}, nothing spilled", text.join(", "));
+        assert_eq!(compiled.usage.len(), 4);
+        for kernel in compiled.usage {
+            assert_eq!(kernel.spilled, 0, "sm_{architecture}: {kernel:?}");
+            // four blocks of 128 threads on a multiprocessor of 65536 registers
+            assert!((1..=128).contains(&kernel.registers), "sm_{architecture}: {kernel:?}");
+        }
+    }
+    let message = nvrtc::compile(1).unwrap_err().to_string();
+    assert!(message.contains("NVRTC: sm_1"), "{message}");
+}
+
+#[test]
+fn a_gpu_computes_what_the_cpu_does() {
+    if !thruway::autograd::libtorch::cuda_available() {
+        println!("SKIPPED a_gpu_computes_what_the_cpu_does: no CUDA device here");
+        return;
+    }
+    let device = Device::Cuda(0);
+    for layer in ragged() {
+        let there = Layer {
+            x: layer.x.to_device(device),
+            w: layer.w.to_device(device),
+            a: layer.a.to_device(device),
+            g: layer.g.to_device(device),
+            conv: layer.conv,
+        };
+        for noise in SHAPES.map(BinaryNoise::unit_slope) {
+            let out = there.product(&noise, &EXACT);
+            assert_eq!(out.device(), device);
+            let off = (out.to_device(CPU) - layer.product(&noise, &EXACT)).abs();
+            let over = (off - layer.met() * 2e-6).max().double_value(&[]);
+            assert!(over <= 0.0, "{noise:?}: {over:e} too much");
+        }
+    }
 }

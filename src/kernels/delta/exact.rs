@@ -50,11 +50,11 @@ pub(super) struct Work<'a, T> {
 
 /// The largest `|w|` at scale 1 for which the ratio form is used. Its rounding error grows like `exp(2 |w|) eps / 8` (the
 /// denominator `coth(w) - tau` comes near 0 where both are near 1): 2e-6 and 1e-11 at these weights.
-fn ratio_limit(kind: Kind) -> f64 {
+pub(super) fn ratio_limit(kind: Kind) -> f64 {
     if kind == Kind::Double { 6.5 } else { 2.75 }
 }
 
-/// The product on the CPU, f32 or f64.
+/// The product on the CPU, f32 or f64. `w_max`: the largest `|w|` at scale 1.
 pub(super) fn conv2d(
     op: &'static str,
     noise: &BinaryNoise,
@@ -63,16 +63,15 @@ pub(super) fn conv2d(
     a: &Tensor,
     g: &Tensor,
     conv: &Conv,
+    w_max: f64,
 ) -> Result<Tensor> {
     let sizes = Sizes::new(op, x, w, a, conv)?;
     let kind = x.kind();
     if x.numel() == 0 || a.numel() == 0 {
         return Ok(x.f_zeros_like()?);
     }
-    let w = if noise.scale() == 1.0 { w.f_contiguous()? } else { w.f_div_scalar(noise.scale())?.f_contiguous()? };
-    let ratio = noise.shape() == Shape::Logistic && w.f_abs()?.f_max()?.f_double_value(&[])? <= ratio_limit(kind);
-    let w = if ratio { w.f_tanh()? } else { w };
-    let [x, a, g] = [x.f_contiguous()?, a.f_contiguous()?, g.f_contiguous()?];
+    let ratio = noise.shape() == Shape::Logistic && w_max <= ratio_limit(kind);
+    let [x, w, a, g] = [x.f_contiguous()?, w.f_contiguous()?, a.f_contiguous()?, g.f_contiguous()?];
     match kind {
         Kind::Float => {
             let loops = match noise.shape() {
@@ -110,16 +109,20 @@ fn run<T: Number>(
     let empty = |n: usize| Tensor::f_empty([n as i64], (x.kind(), Device::Cpu));
     let (groups, blocks) = (s.output.div_ceil(GROUP), s.input.div_ceil(LANES));
 
+    let inverse = T::of(1.0 / scale);
+
+    let mut prepared = empty(w.numel())?;
+    let prepared = slice_mut::<T>(&mut prepared)?;
+    (loops.weights)(slice(w)?, inverse, prepared);
+    let prepared = &*prepared;
     let mut packed = empty(blocks * s.taps() * groups * GROUP * LANES)?;
     let weights = slice_mut::<T>(&mut packed)?.as_chunks_mut::<LANES>().0;
-    let w = slice::<T>(w)?;
-    each(threads, weights, s.taps() * groups * GROUP, |block, out| (loops.weights)(w, s.input, s.taps(), block, out));
+    each(threads, weights, s.taps() * groups * GROUP, |block, out| pack(prepared, s, block, out));
 
     let image = s.output * s.to[0] * s.to[1];
     let mut kept = empty(s.positions() * groups * GROUP * loops.kept)?;
     let units = slice_mut::<T>(&mut kept)?;
     let (a, g) = (slice::<T>(a)?, slice::<T>(g)?);
-    let inverse = T::of(1.0 / scale);
     each(threads, units, s.to[0] * s.to[1] * groups * GROUP * loops.kept, |b, out| {
         let range = b * image..(b + 1) * image;
         (loops.units)(&a[range.clone()], &g[range], inverse, s.output, out)
@@ -147,6 +150,21 @@ fn run<T: Number>(
     };
     share(threads, blocks * tiles.len(), |tasks| (loops.tiles)(&work, tasks));
     Ok(result)
+}
+
+/// The weights of one block of channels: `[O, C, taps]` -> `[taps, O up to whole groups, LANES]`; what is beyond the last
+/// channel or unit is 2, which no tau comes near.
+fn pack<T: Number>(w: &[T], s: &Sizes, block: usize, out: &mut [[T; LANES]]) {
+    let (taps, per_tap) = (s.taps(), out.len() / s.taps());
+    let lanes = LANES.min(s.input - block * LANES);
+    out.fill([T::of(2.0); LANES]);
+    for (o, w) in w.chunks_exact(s.input * taps).enumerate() {
+        for (l, w) in w[block * LANES * taps..][..lanes * taps].chunks_exact(taps).enumerate() {
+            for (tap, &w) in w.iter().enumerate() {
+                out[tap * per_tap + o][l] = w;
+            }
+        }
+    }
 }
 
 /// `f(i, chunk i)` over consecutive chunks, shared among threads.

@@ -51,4 +51,5 @@ pub mod optim;
 pub mod probe;
 pub mod report;
 pub mod run;
+pub mod sbn;
 pub use error::{Error, Result};

@@ -61,7 +61,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("optim", &["kernels", "autograd"]),
     ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
-    ("data", &[]),
+    ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
+    ("data", &["noise"]),
     ("run", &["autograd"]),
     ("report", &[]),
 ];

@@ -95,6 +95,11 @@ fn fixture_directory_is_read() {
                 println!("fixture {}: {n} cases", path.display());
                 read_cases += n;
             }
+            Some("psa-fixture-1" | "psa-555-1") => {
+                let n = common::psa::check(&fixture).expect("a known format").cases;
+                println!("fixture {}: {n} cases", path.display());
+                read_cases += n;
+            }
             f => println!("fixture {}: format {} not known", path.display(), f.unwrap_or("(none)")),
         }
     }

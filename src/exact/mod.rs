@@ -7,6 +7,8 @@
 use crate::error::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
+pub mod sbn;
+
 /// Most states that are enumerated.
 pub const MAX_STATES: i64 = 1 << 16;
 

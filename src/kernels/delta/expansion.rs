@@ -16,7 +16,7 @@
 //! Chebyshev polynomial `T_{R+1}` for even R; for odd R, where that does not vanish at 0, one in `u^2` stretched until
 //! its outermost zero lies there. N = u^R is Taylor's series, and R = 1 straight-through times x with tanh w for w.
 use super::geometry::Sizes;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use tch::Tensor;
 
 /// The longest series on offer.
@@ -98,17 +98,32 @@ pub(super) fn conv2d(
     }
     let (n, _) = monic(order);
     let top = w_max.tanh();
-    // of the output units: 2F'(a) g kappa^m / D
+    // of the output units: 2F'(a) g kappa^m / D, those of even m beside each other as channels, and those of odd m
     let mut kappa = a.f_mul_scalar(0.5 / scale)?;
     let _ = kappa.f_tanh_()?;
-    let square = kappa.f_square()?;
+    let mut square = kappa.f_square()?;
     let slope = square.f_neg()?.f_add_scalar_(1.0)?.f_mul_scalar_(0.5)?.f_mul_(g)?;
     let mut d = square.f_full_like(n[order % 2])?;
     for &c in n.iter().skip(order % 2).step_by(2).skip(1) {
         d = d.f_mul_(&square)?.f_mul_scalar_(top * top)?.f_add_scalar_(c)?;
     }
-    let first = slope.f_div(&d)?;
+    let [b, outputs, height, width] = [s.batch, s.output, s.to[0], s.to[1]].map(|n| n as i64);
+    let place = |t: &Tensor, k: i64| t.f_narrow(1, k * outputs, outputs);
+    let stack = |n: usize| Tensor::f_empty([b, n as i64 * outputs, height, width], (a.kind(), a.device()));
+    let units = [stack(order.div_ceil(2))?, stack(order / 2)?];
+    let _ = slope.f_div_out(&place(&units[0], 0)?, &d)?;
+    drop((slope, d));
     let _ = kappa.f_mul_scalar_(top)?;
+    if order > 1 {
+        let _ = place(&units[0], 0)?.f_mul_out(&place(&units[1], 0)?, &kappa)?;
+    }
+    drop(kappa);
+    let _ = square.f_mul_scalar_(top * top)?;
+    for m in 2..order {
+        let (parity, k) = (m % 2, m as i64 / 2);
+        let _ = place(&units[parity], k - 1)?.f_mul_out(&place(&units[parity], k)?, &square)?;
+    }
+    drop(square);
     // of the weights: t q_m(t / T)
     let t = if scale == 1.0 { w.f_tanh()? } else { w.f_div_scalar(scale)?.f_tanh()? };
     let u = t.f_div_scalar(top)?;
@@ -123,27 +138,12 @@ pub(super) fn conv2d(
         }
         Ok(sum)
     };
-    let mut sums = [None, None];
-    let mut term = first;
-    let mut parts: [(Vec<Tensor>, Vec<Tensor>); 2] = Default::default();
-    for m in 0..order {
-        if m > 0 {
-            term = term.f_mul(&kappa)?;
-        }
-        parts[m % 2].0.push(term.shallow_clone());
-        parts[m % 2].1.push(q(m)?);
-    }
-    for ((units, weights), sum) in parts.iter().zip(&mut sums) {
-        if !units.is_empty() {
-            *sum = Some(transposed(&s, &Tensor::f_cat(units, 1)?, &Tensor::f_cat(weights, 0)?)?);
-        }
-    }
-    let [odd, even] = sums;
-    let odd = odd.ok_or_else(|| Error::range("length of the series", "at least 1", order))?;
-    Ok(match even {
-        Some(even) => even.f_addcmul(&odd, x)?,
-        None => odd.f_mul(x)?,
-    })
+    let sum = |parity: usize| -> Result<Tensor> {
+        let kernels = (parity..order).step_by(2).map(q).collect::<Result<Vec<_>>>()?;
+        transposed(&s, &units[parity], &Tensor::f_cat(&kernels, 0)?)
+    };
+    let odd = sum(0)?;
+    if order == 1 { Ok(odd.f_mul(x)?) } else { Ok(sum(1)?.f_addcmul(&odd, x)?) }
 }
 
 /// The transposed convolution of `v [B, M, H', W']` with `k [M, C, kh, kw]`.
@@ -156,7 +156,23 @@ fn transposed(s: &Sizes, v: &Tensor, k: &Tensor) -> Result<Tensor> {
     let [stride, padding] = [s.conv.stride, s.conv.padding];
     let rest =
         [0, 1].map(|i| s.from[i] as i64 + 2 * padding[i] - s.kernel[i] as i64 - (s.to[i] as i64 - 1) * stride[i]);
-    Ok(v.f_conv_transpose2d(k, None::<&Tensor>, stride, padding, rest, 1, [1, 1])?)
+    // as conv_transpose2d, but without TF32 on GPUs (libtorch's default for convolutions), whose 1e-3 would be the error
+    let (dilation, groups, bias) = ([1, 1], 1, None::<&Tensor>);
+    let [transposed, benchmark, deterministic, cudnn, tf32] = [true, false, false, true, false];
+    Ok(v.f_internal_convolution(
+        k,
+        bias,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        rest,
+        groups,
+        benchmark,
+        deterministic,
+        cudnn,
+        tf32,
+    )?)
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ number!(f64, 1e70, f64::tanh, |x: f64| libm::erfc(-x * std::f64::consts::FRAC_1_
 fn tangent_f32(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_7e-3f32;
-    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+    for c in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * z + c;
     }
     let small = p * z * x + x;

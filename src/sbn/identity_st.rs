@@ -1,0 +1,31 @@
+//! Straight-through with derivative 1.
+use super::draws::Draws;
+use super::network::{Batch, Loss, Network};
+use super::registry::{Claims, Knobs, Mean, Randomness, Rule};
+use super::surrogate::straight_through_loss;
+use crate::error::Result;
+
+/// What it promises.
+pub const CLAIMS: Claims = Claims {
+    mean: Mean::Biased,
+    randomness: Randomness::States,
+    passes: "1",
+    source: "Bengio, Leonard & Courville 2013",
+    knobs: &[],
+};
+
+/// Straight-through as if the state were its pre-activation: derivative 1 everywhere.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityStraightThrough;
+
+/// From the knobs.
+pub fn build(_: &Knobs) -> Result<IdentityStraightThrough> {
+    Ok(IdentityStraightThrough)
+}
+
+impl Rule for IdentityStraightThrough {
+    fn loss(&self, network: &Network, batch: &Batch, draws: &mut Draws) -> Result<Loss> {
+        let derivative = |_: &_, a: &tch::Tensor| -> Result<_> { Ok(a.f_ones_like()?) };
+        straight_through_loss(network, batch, derivative, &mut |k, a| draws.states(k, network.noise(), a))
+    }
+}

@@ -62,7 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("optim", &["kernels"]),
     ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
-    ("data", &[]),
+    ("data", &["noise"]),
     ("run", &["autograd"]),
     ("report", &[]),
 ];

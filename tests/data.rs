@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 use thruway::Error;
 use thruway::data::images::{ImageFile, PIXELS, read_file};
-use thruway::data::{Fetch, ImageSet, Images, Places, Source, fetch, idx, load_from, pickle, report_at, unit_interval};
+use thruway::data::{
+    Fetch, ImageSet, Images, Places, Set, Source, fetch, idx, load_from, pickle, report_at, unit_interval,
+};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
@@ -255,7 +257,7 @@ fn wrong_files_are_errors_and_not_skipped() {
     says(&refusal(&typo), "THRUWAY_DATA names it, but it is not a folder");
 
     let found = report_at(&from_project);
-    assert_eq!(found.len(), ImageSet::ALL.len());
+    assert_eq!(found.len(), Set::ALL.len());
     assert!(!found[0].verified && found[0].problem.as_ref().unwrap().contains("missing"));
     assert!(!found[1].verified && found[1].remedy.as_ref().unwrap().contains("thruway data"));
 }

@@ -1,10 +1,12 @@
-//! Adam and RAdam against PyTorch's over 200 steps (`optim-trajectories-1`, recorded by tests/parity/record_optim.py).
+//! Adam, RAdam and SGD against PyTorch's over 200 steps (`optim-trajectories-1`, recorded by tests/parity/record_optim.py),
+//! and the bounded search against SciPy's (`bounded-search-1`, by tests/parity/record_bounded.py).
 mod common;
 use common::{fixture_files, read, unpack};
 use serde_json::Value;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
-use thruway::optim::{Adam, Method, Settings};
+use thruway::Error;
+use thruway::optim::{Adam, Method, Settings, Sgd, minimize_bounded, sgd};
 
 /// A recording, taken apart.
 struct Recording {
@@ -300,4 +302,180 @@ fn bad_settings_are_refused() {
     }
     refused(Settings { eps: -1.0, ..Settings::default() }, "eps");
     refused(Settings { weight_decay: f64::NAN, ..Settings::default() }, "weight decay");
+}
+
+// ---- SGD.
+
+fn sgd_settings(t: &Value) -> sgd::Settings {
+    let number = |key: &str| t[key].as_f64().unwrap();
+    let nesterov = t["nesterov"].as_bool().unwrap();
+    sgd::Settings { lr: number("lr"), momentum: number("momentum"), nesterov, weight_decay: number("weight_decay") }
+}
+
+/// Largest difference from the recording over the saved steps, in units of the last place of what is larger there.
+fn worst_sgd(r: &Recording, t: &Value, settings: sgd::Settings) -> f64 {
+    let (kind, eps) = match t["dtype"].as_str().unwrap() {
+        "float32" => (Kind::Float, f32::EPSILON as f64),
+        _ => (Kind::Double, f64::EPSILON),
+    };
+    let want = unpack(&t["params"], kind, &[r.saved.len() as i64, r.width]);
+    let mut drive = Drive::new(r, kind);
+    let mut sgd = Sgd::new(settings, drive.named()).unwrap();
+    let mut worst = 0.0f64;
+    for step in 1..=r.steps {
+        drive.set_gradients(step);
+        sgd.step().unwrap();
+        let Some(at) = r.saved.iter().position(|&s| s == step) else { continue };
+        let (want, have) = (want.get(at as i64).to_kind(Kind::Double), drive.flat().to_kind(Kind::Double));
+        let off = (have - &want).abs() / (want.abs() * eps).clamp_min(f64::MIN_POSITIVE);
+        worst = worst.max(off.max().double_value(&[]));
+    }
+    worst
+}
+
+/// Whether our loop and PyTorch's both fuse multiplication and addition; elsewhere the last bit is the compiler's.
+fn fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("fma") && std::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+#[test]
+fn fixture_trajectories_of_sgd() {
+    let mut cases = 0;
+    for r in Recording::all() {
+        for t in r.fixture["sgd"].as_array().into_iter().flatten() {
+            let settings = sgd_settings(t);
+            let off = worst_sgd(&r, t, settings);
+            if fused() {
+                assert_eq!(off, 0.0, "{settings:?} {}: not PyTorch's last bit", t["dtype"]);
+            } else {
+                // 200 roundings to either side
+                assert!(off < 400.0, "{settings:?} {}: {off}", t["dtype"]);
+            }
+            // one setting changed at a time is seen at once
+            let wrongs = [
+                sgd::Settings { momentum: settings.momentum * 0.99 + 1e-3, ..settings },
+                sgd::Settings {
+                    nesterov: !settings.nesterov && settings.momentum > 0.0,
+                    momentum: settings.momentum.max(0.1),
+                    ..settings
+                },
+                sgd::Settings { weight_decay: settings.weight_decay + 1e-3, ..settings },
+                sgd::Settings { lr: settings.lr * 1.001, ..settings },
+            ];
+            for wrong in wrongs {
+                assert!(worst_sgd(&r, t, wrong) > 1000.0, "{wrong:?} passes for {settings:?}");
+            }
+            cases += 1;
+        }
+    }
+    println!("fixture optim-trajectories: {cases} cases of SGD");
+    assert!(cases >= 8);
+}
+
+/// State saved after step 73 and taken up by a fresh optimizer on copied parameters: the rest is bit for bit the same.
+#[test]
+fn sgd_continues_from_a_saved_state() {
+    for r in Recording::all() {
+        let settings = sgd::Settings::nesterov(1e-2);
+        let (mut drive, mut other) = (Drive::new(&r, Kind::Float), Drive::new(&r, Kind::Float));
+        let mut sgd = Sgd::new(settings, drive.named()).unwrap();
+        let mut resumed = Sgd::new(settings, other.named()).unwrap();
+        for step in 1..=r.steps {
+            drive.set_gradients(step);
+            sgd.step().unwrap();
+            if step == 73 {
+                tch::no_grad(|| other.params.iter_mut().zip(&drive.params).for_each(|(a, b)| a.copy_(b)));
+                let state: HashMap<String, Tensor> = sgd.state().into_iter().map(|(n, t)| (n, t.copy())).collect();
+                let e = resumed.restore(|n| state.get(n).filter(|_| n != "jumps.momentum_buffer").map(Tensor::copy));
+                assert!(e.unwrap_err().to_string().contains("jumps.momentum_buffer"));
+                resumed.restore(|n| state.get(n).map(Tensor::shallow_clone)).unwrap();
+            } else if step > 73 {
+                other.set_gradients(step);
+                resumed.step().unwrap();
+            }
+        }
+        assert_eq!(drive.flat(), other.flat());
+    }
+}
+
+#[test]
+fn bad_settings_of_sgd_are_refused() {
+    let p = Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+    let good = sgd::Settings::nesterov(0.1);
+    for (bad, words) in [
+        (sgd::Settings { lr: 0.0, ..good }, "--lr must be positive and finite, got 0"),
+        (sgd::Settings { lr: f64::NAN, ..good }, "--lr must be positive"),
+        (sgd::Settings { momentum: 1.0, ..good }, "momentum must be in [0, 1), got 1"),
+        (sgd::Settings { momentum: 0.0, ..good }, "Nesterov"),
+        (sgd::Settings { weight_decay: -1.0, ..good }, "weight decay must be at least 0"),
+    ] {
+        let text = Sgd::new(bad, [("p", &p)]).unwrap_err().to_string();
+        assert!(text.contains(words), "{text:?} does not say {words:?}");
+    }
+}
+
+// ---- The search for a learning rate.
+
+fn function(name: &str) -> fn(f64) -> f64 {
+    match name {
+        "parabola" => |x| (x + 2.0).powi(2),
+        "kink" => |x| (x + 1.3).abs(),
+        "edge" => |x| x,
+        "double" => |x| (x + 1.0).powi(2) * (x + 5.0).powi(2) + x,
+        "rate" => |x| if x < -0.9 { 2.3 - 1.5 * (-(x + 1.6).powi(2)).exp() } else { f64::INFINITY },
+        "flat" => |_| 1.0,
+        other => panic!("function {other} is not known here"),
+    }
+}
+
+/// The points asked for, and the result.
+fn search(f: fn(f64) -> f64, evaluations: usize) -> (Vec<f64>, thruway::optim::bounded::Minimum) {
+    let mut points = vec![];
+    let found = minimize_bounded((-6.0, 0.0), evaluations, 1e-5, |x| {
+        points.push(x);
+        Ok(f(x))
+    });
+    (points, found.unwrap())
+}
+
+#[test]
+fn fixture_bounded_search_asks_the_points_of_scipy() {
+    let files = fixture_files().into_iter().map(|p| read(&p)).filter(|f| f["format"] == "bounded-search-1");
+    let mut cases = 0;
+    for s in files.flat_map(|f| f["searches"].as_array().unwrap().clone()) {
+        let (points, found) =
+            search(function(s["function"].as_str().unwrap()), s["maxiter"].as_u64().unwrap() as usize);
+        let want: Vec<f64> = s["points"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert_eq!(points.len(), want.len(), "{}", s["function"]);
+        // rounding differs, and a parabola through points 1e-5 apart magnifies it: eps * f / (1e-5)^2 * 1e-5 is 2e-11
+        for (i, (have, want)) in points.iter().zip(&want).enumerate() {
+            assert!((have - want).abs() < 1e-9, "{} point {i}: {have}, SciPy {want}", s["function"]);
+        }
+        assert!((found.x - s["x"].as_f64().unwrap()).abs() < 1e-9);
+        assert_eq!(found.converged, (want.len() as u64) < s["maxiter"].as_u64().unwrap());
+        cases += 1;
+    }
+    println!("fixture bounded-search: {cases} cases");
+    assert!(cases >= 12);
+}
+
+#[test]
+fn bounded_search_survives_what_is_no_number_and_refuses_nonsense() {
+    let (points, found) = search(|x| if x > -3.0 { f64::NAN } else { x.powi(2) }, 40);
+    assert!(points.iter().all(|x| (-6.0..0.0).contains(x)));
+    assert!((found.x + 3.0).abs() < 1e-3 && found.value < 9.01, "{found:?}");
+    let (points, found) = search(|_| f64::INFINITY, 10);
+    assert!(points.len() == 10 && found.value == f64::INFINITY && points.iter().all(|x| (-6.0..0.0).contains(x)));
+    // one evaluation is the golden section of the bounds
+    assert_eq!(search(|x| x, 1).0, [-6.0 + 6.0 * 0.5 * (3.0 - 5f64.sqrt())]);
+    let refused = |bounds, n, tol| minimize_bounded(bounds, n, tol, Ok).unwrap_err().to_string();
+    assert!(refused((0.0, 0.0), 10, 1e-5).contains("bounds must be finite"));
+    assert!(refused((0.0, f64::INFINITY), 10, 1e-5).contains("bounds must be finite"));
+    assert!(refused((0.0, 1.0), 0, 1e-5).contains("evaluations must be at least 1"));
+    assert!(refused((0.0, 1.0), 10, 0.0).contains("tolerance must be positive"));
+    let stopped = minimize_bounded((0.0, 1.0), 10, 1e-5, |_| Err(Error::Interrupted)).unwrap_err();
+    assert!(matches!(stopped, Error::Interrupted), "an error of the function ends the search");
 }

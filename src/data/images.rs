@@ -151,6 +151,8 @@ pub enum Source {
     },
     /// The sample that is part of the binary: 2,000 training and 500 test digits.
     BundledSample,
+    /// No file: images drawn by a rule.
+    Generated,
 }
 
 impl fmt::Display for Source {
@@ -160,6 +162,7 @@ impl fmt::Display for Source {
             Source::Project => f.write_str("the project's data folder"),
             Source::Fetched { from } => write!(f, "fetched from {from}"),
             Source::BundledSample => f.write_str("the bundled sample"),
+            Source::Generated => f.write_str("generated"),
         }
     }
 }

@@ -7,12 +7,17 @@
 //! # thruway::Result::Ok(())
 //! ```
 //! Sources, checksums, licences and the environment variables: `data/README.md`.
+pub mod augment;
+pub mod cifar10;
 pub mod fetch;
 pub mod idx;
 pub mod images;
 mod packages;
 pub mod pickle;
+pub mod shapes;
 mod survey;
 
+pub use augment::Augment;
+pub use cifar10::Cifar10;
 pub use images::{Fetch, ImageSet, Images, Places, Source, load, load_from, unit_interval};
-pub use survey::{Found, fetch_all, report, report_at};
+pub use survey::{Found, Set, fetch_all, report, report_at};

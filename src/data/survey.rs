@@ -1,18 +1,55 @@
 //! What is there: the report for `thruway doctor`, and fetching of everything that is not.
+use super::cifar10::{self, Cifar10, Variant};
 use super::fetch;
 use super::images::{ImageSet, Images, Places, Source};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::fmt;
+use std::path::Path;
+
+/// Every data set that can be looked for and fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Set {
+    /// Handwritten digits
+    Mnist,
+    /// Articles of clothing
+    #[value(alias = "fashion_mnist")]
+    FashionMnist,
+    /// Colour images of animals and vehicles
+    Cifar10,
+}
+
+impl Set {
+    /// Every set.
+    pub const ALL: [Set; 3] = [Set::Mnist, Set::FashionMnist, Set::Cifar10];
+
+    fn images(self) -> Option<ImageSet> {
+        match self {
+            Set::Mnist => Some(ImageSet::Mnist),
+            Set::FashionMnist => Some(ImageSet::FashionMnist),
+            Set::Cifar10 => None,
+        }
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.images() {
+            Some(set) => set.fmt(f),
+            None => f.write_str("cifar10"),
+        }
+    }
+}
 
 /// One data set, as found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Found {
     /// The set.
-    pub set: ImageSet,
+    pub set: Set,
     /// Where its files are; `None` if nowhere, or if they are wrong.
     pub source: Option<Source>,
-    /// Training and test images that [`super::load`] would give without fetching: 0 if none.
+    /// Training and test images that loading it would give without fetching: 0 if none.
     pub images: (i64, i64),
     /// Whether the whole set is there and every file has the SHA-256 of the original.
     pub verified: bool,
@@ -42,25 +79,51 @@ pub fn report() -> Vec<Found> {
 
 /// [`report`], with the folders given and not read from the environment.
 pub fn report_at(places: &Places) -> Vec<Found> {
-    ImageSet::ALL.map(|set| found(set, places)).into()
+    Set::ALL.map(|set| found(set, places)).into()
 }
 
-fn found(set: ImageSet, places: &Places) -> Found {
+/// What reading a set gives, if it is there.
+struct Seen {
+    source: Source,
+    images: (i64, i64),
+    /// The official content, not a stand-in for it.
+    official: bool,
+}
+
+fn look(set: Set, places: &Places) -> Result<Option<Seen>> {
+    let counts = |train: &tch::Tensor, test: &tch::Tensor| (train.size()[0], test.size()[0]);
+    match set.images() {
+        Some(set) => {
+            let read = places.locate(set)?.map(|located| Images::read(set, located)).transpose()?;
+            Ok(read.map(|i| Seen { images: counts(&i.train, &i.test), source: i.source, official: true }))
+        }
+        None => {
+            let read = cifar10::locate(places)?.map(Cifar10::read).transpose()?;
+            let official = |i: &Cifar10| i.variant == Variant::Official;
+            Ok(read.map(|i| Seen { images: counts(&i.train, &i.test), official: official(&i), source: i.source }))
+        }
+    }
+}
+
+fn found(set: Set, places: &Places) -> Found {
     let blank = Found { set, source: None, images: (0, 0), verified: false, problem: None, remedy: None };
-    let read = places.locate(set).and_then(|located| located.map(|l| Images::read(set, l)).transpose());
-    match read {
-        Ok(Some(images)) => {
-            let counts = (images.train.size()[0], images.test.size()[0]);
-            Found { source: Some(images.source), images: counts, verified: true, ..blank }
+    match look(set, places) {
+        Ok(Some(Seen { source, images, official: true })) => {
+            Found { source: Some(source), images, verified: true, ..blank }
+        }
+        Ok(Some(Seen { source, images, .. })) => {
+            let problem =
+                format!("{} + {} images decoded from JPEGs, not the official pixels, {source}", images.0, images.1);
+            Found { source: Some(source), images, verified: true, problem: Some(problem), ..blank }
         }
         Ok(None) => {
-            let remedy = Some("run `thruway data` to fetch it, or point THRUWAY_DATA at a folder that has it".into());
-            match Images::bundled_sample() {
-                Ok(sample) if set == ImageSet::Mnist => {
-                    let counts = (sample.train.size()[0], sample.test.size()[0]);
-                    let problem = format!("only the bundled sample, {} + {} digits", counts.0, counts.1);
-                    let source = Some(sample.source);
-                    Found { source, images: counts, problem: Some(problem), remedy, ..blank }
+            let remedy =
+                Some(format!("run `thruway data {set}` to fetch it, or point THRUWAY_DATA at a folder that has it"));
+            match (set, Images::bundled_sample()) {
+                (Set::Mnist, Ok(sample)) => {
+                    let images = (sample.train.size()[0], sample.test.size()[0]);
+                    let problem = Some(format!("only the bundled sample, {} + {} digits", images.0, images.1));
+                    Found { source: Some(sample.source), images, problem, remedy, ..blank }
                 }
                 _ => Found { problem: Some("not found".into()), remedy, ..blank },
             }
@@ -77,18 +140,24 @@ fn found(set: ImageSet, places: &Places) -> Found {
 ///
 /// # Errors
 /// Per set, [`Error::Data`]: a file that is there but wrong, or nothing could be fetched.
-pub fn fetch_all(sets: &[ImageSet]) -> Vec<(ImageSet, Result<Source>)> {
+pub fn fetch_all(sets: &[Set]) -> Vec<(Set, Result<Source>)> {
     let places = Places::from_env();
-    let fetch_one = |set: ImageSet| {
-        let path = places.project.join(set.folder());
-        let remedy = "put the four original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them";
-        let not_had = |reason| Error::Data { path, reason, remedy: remedy.into() };
-        let located = match places.locate(set)? {
-            Some(located) => located,
-            None if places.offline => return Err(not_had("not there, and THRUWAY_OFFLINE is set".into())),
-            None => fetch::fetch(set, &places.project).map_err(not_had)?,
-        };
-        Ok(Images::read(set, located)?.source)
-    };
-    sets.iter().map(|&set| (set, fetch_one(set))).collect()
+    sets.iter().map(|&set| (set, fetch_one(set, &places))).collect()
+}
+
+fn fetch_one(set: Set, places: &Places) -> Result<Source> {
+    if let Some(seen) = look(set, places)? {
+        return Ok(seen.source);
+    }
+    let folder = set.images().map_or(cifar10::FOLDER, ImageSet::folder);
+    let remedy =
+        "put the original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them";
+    let not_had = |reason| Error::Data { path: Path::new(&places.project).join(folder), reason, remedy: remedy.into() };
+    if places.offline {
+        return Err(not_had("not there, and THRUWAY_OFFLINE is set".into()));
+    }
+    match set.images() {
+        Some(set) => Ok(Images::read(set, fetch::fetch(set, &places.project).map_err(not_had)?)?.source),
+        None => Ok(Cifar10::read(fetch::fetch_cifar10(&places.project).map_err(not_had)?)?.source),
+    }
 }

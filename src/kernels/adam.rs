@@ -5,7 +5,7 @@
 //! bit. That takes libtorch's own square root: on many processors its vector library returns the other neighbour for one f32
 //! in five, so the pass runs over blocks, and the roots of a block are one call. It costs 0.7 ms in a step of 1.1 million
 //! parameters (1.1 ms where a single loop takes 0.4); without it a training curve leaves PyTorch's after some 60 steps.
-use super::real::Real;
+use super::real::{Fused, Real};
 use crate::autograd::slices::{Element, slice, slice_mut};
 use crate::error::Result;
 use multiversion::multiversion;
@@ -94,23 +94,6 @@ fn blocks<T: Real + Element>(
         update(param, m, slice(&root)?, s);
     }
     Ok(())
-}
-
-/// `self * b + c`, rounded once.
-trait Fused {
-    fn fused(self, b: Self, c: Self) -> Self;
-}
-impl Fused for f32 {
-    #[inline(always)]
-    fn fused(self, b: f32, c: f32) -> f32 {
-        self.mul_add(b, c)
-    }
-}
-impl Fused for f64 {
-    #[inline(always)]
-    fn fused(self, b: f64, c: f64) -> f64 {
-        self.mul_add(b, c)
-    }
 }
 
 #[inline(always)]

@@ -12,3 +12,4 @@ pub mod gumbel_rao;
 pub mod mt19937;
 pub mod real;
 pub mod rows;
+pub mod sgd;

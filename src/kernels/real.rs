@@ -35,6 +35,23 @@ pub trait Real:
     fn finite(self) -> bool;
 }
 
+/// `self * b + c`, rounded once; fast where the loop around it is compiled for a processor with fused multiply-add.
+pub(super) trait Fused {
+    fn fused(self, b: Self, c: Self) -> Self;
+}
+impl Fused for f32 {
+    #[inline(always)]
+    fn fused(self, b: f32, c: f32) -> f32 {
+        self.mul_add(b, c)
+    }
+}
+impl Fused for f64 {
+    #[inline(always)]
+    fn fused(self, b: f64, c: f64) -> f64 {
+        self.mul_add(b, c)
+    }
+}
+
 /// 1.5 * 2^23: adding it rounds to an integer, held in the low bits.
 const ROUND: f32 = 12_582_912.0;
 

@@ -1,4 +1,10 @@
-//! Optimizers with PyTorch's arithmetic, in one pass over memory, whose state can be saved and restored.
+//! Optimizers with PyTorch's arithmetic, in one pass over memory, whose state can be saved and restored; and the search for
+//! a learning rate.
+pub mod bounded;
+pub mod sgd;
+pub use bounded::minimize_bounded;
+pub use sgd::Sgd;
+
 use crate::autograd::libtorch::clear_grad;
 use crate::error::{Error, Result};
 use crate::kernels::adam::{self, Rule, Step};

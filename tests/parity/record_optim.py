@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/optim_trajectories.json: PyTorch's Adam and RAdam over 200 steps of hard gradients.
+"""Writes tests/fixtures/optim_trajectories.json: PyTorch's Adam, RAdam and SGD over 200 steps of hard gradients.
 
     OMP_NUM_THREADS=1 python tests/parity/record_optim.py
 
@@ -10,6 +10,7 @@ flattened in C order.
     gradients       f32 [steps, N]; zeros for a tensor before its first_step. The float64 runs use the same values
     saved_steps     the steps (from 1) after which the parameters are kept: 1 to 12, every tenth, the last
     trajectories    [{optimizer, lr, betas, eps, weight_decay, dtype, params}]; params: f32 or f64 [saved_steps, N]
+    sgd             the same of SGD: [{lr, momentum, nesterov, weight_decay, dtype, params}]
 
 The gradients: fixed scales from 1e-8 to 1e3 in one tensor, a new scale in that range at every step in another, coordinates
 that are always zero, zero in most steps, zero for the first or the last hundred steps, and of alternating sign.
@@ -34,6 +35,12 @@ SETTINGS = [
     {"betas": (0.5, 0.999)},
     {"eps": 1e-4},
     {"lr": 3e-4, "betas": (0.5, 0.99), "eps": 1e-6, "weight_decay": 9e-2},
+]
+SGD_SETTINGS = [
+    {"lr": 1e-2, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0},
+    {"lr": 3e-4, "momentum": 0.5, "nesterov": True, "weight_decay": 9e-2},
+    {"lr": 1e-1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-3},
+    {"lr": 1e-3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
 ]
 
 
@@ -95,12 +102,17 @@ def main():
             moved = np.abs(pair["float64"][-1] - initial)
             apart = np.abs(pair["float32"][-1] - pair["float64"][-1]).max()
             print(f"{optimizer.__name__:6} {settings}: moved by {moved.min():.1e} to {moved.max():.3f}, f32 off f64 by {apart:.1e}")
+    sgd = []
+    for settings in SGD_SETTINGS:
+        for name, dtype, raw in (("float32", torch.float32, "<f4"), ("float64", torch.float64, "<f8")):
+            params = trajectory(torch.optim.SGD, settings, initial, grads, dtype)
+            sgd.append(settings | {"dtype": name, "params": pack(params, raw)})
     out = {"format": "optim-trajectories-1", "made_by": "tests/parity/record_optim.py"} | reference.versions()
     out |= {"tensors": [{"name": n, "shape": s, "first_step": f} for n, s, f in TENSORS], "steps": STEPS}
     out |= {"initial": pack(initial, "<f4"), "gradients": pack(grads, "<f4"), "saved_steps": SAVED}
     path = reference.ROOT / "tests/fixtures/optim_trajectories.json"
-    path.write_text(json.dumps(out | {"trajectories": trajectories}) + "\n")
-    print(f"{path}: {len(trajectories)} trajectories, {path.stat().st_size} bytes")
+    path.write_text(json.dumps(out | {"trajectories": trajectories, "sgd": sgd}) + "\n")
+    print(f"{path}: {len(trajectories) + len(sgd)} trajectories, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ fn expected_psa_is_the_expectation_of_the_literal_algorithm() {
                 let (weight, bias) = &literal_psa(&p, datum, &paths.states)[k];
                 let rows = Tensor::cat(&[weight.flatten(1, -1), bias.shallow_clone()], 1);
                 let probability = paths.probability.select(1, datum).unsqueeze(1);
-                want = want + (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
+                want += (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
             }
             let error = off(&flat(&mean, &format!("layers.{k}")), &want);
             assert!(error < TOLERANCE, "{shape:?} layer {k}: off by {error:e}");
@@ -346,8 +346,7 @@ fn the_enhanced_head_has_no_more_variance() {
 /// identity ST (2F' = 1) agree at every state, and with the mean-field relaxation and ADF they are exact.
 #[test]
 fn methods_agree_with_the_truth_where_everything_is_linear() {
-    let linear =
-        |s: &Tensor, y: &Tensor| -> thruway::Result<Tensor> { Ok(s.select(-1, 0) * 2.0 - s.select(-1, 1) + y * 0) };
+    let linear = |s: &Tensor, _: &Tensor| -> thruway::Result<Tensor> { Ok(s.select(-1, 0) * 2.0 - s.select(-1, 1)) };
     let description = Description {
         input: vec![3],
         layers: vec![Spec::Linear { units: 3 }; 3],
@@ -549,7 +548,7 @@ fn moment_methods_are_their_closed_form() {
                     let loss = net.loss(&p.x, &p.y, &*rule, &mut tape).unwrap();
                     tape.finish().unwrap();
                     let w = weights().get(s).detach();
-                    total = total + (loss.surrogate * &w).sum(Kind::Double) / 2.0;
+                    total += (loss.surrogate * &w).sum(Kind::Double) / 2.0;
                     mean_value += (loss.value * w).sum(Kind::Double).double_value(&[]) / 2.0;
                 }
                 let what = format!("{} {shape:?} {head:?}", method.name());

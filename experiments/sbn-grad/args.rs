@@ -102,7 +102,11 @@ impl Config {
     pub fn new(args: &Args, steps_per_epoch: i64, published: Option<&[u8]>) -> Result<Config> {
         use sha2::{Digest, Sha256};
         if args.units.is_empty() || args.units.iter().any(|n| !(1..=12).contains(n)) {
-            return Err(Error::range("--units", "1 to 12 in each layer, to be enumerated", format!("{:?}", args.units)));
+            return Err(Error::range(
+                "--units",
+                "1 to 12 in each layer, to be enumerated",
+                format!("{:?}", args.units),
+            ));
         }
         if let Some(e) = args.measure_at.iter().find(|e| **e < 0 || **e > args.epochs) {
             return Err(Error::range("--measure-at", format!("0 to --epochs {}", args.epochs), e));
@@ -123,7 +127,7 @@ impl Config {
             measure_at,
             methods: if args.methods.is_empty() { all() } else { args.methods.clone() },
             samples: args.samples,
-            published: published.map(|bytes| format!("{:x}", Sha256::digest(bytes))),
+            published: published.map(|bytes| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()),
         })
     }
 }

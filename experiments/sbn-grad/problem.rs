@@ -58,7 +58,7 @@ pub fn initialise(network: &Network, data: &Data) -> Result<()> {
     {
         let _guard = tch::no_grad_guard();
         for (_, t) in leaves.params().iter() {
-            t.shallow_clone().f_uniform_(-1.0, 1.0)?;
+            let _ = t.shallow_clone().f_uniform_(-1.0, 1.0)?;
         }
     }
     leaves.write(network)?;
@@ -92,9 +92,7 @@ pub fn published(text: &[u8], path: &std::path::Path) -> Result<(Data, Vec<(Stri
     let mut sets = vec![];
     for (name, checkpoint) in file["checkpoints"].as_object().ok_or_else(|| wrong("has no checkpoints"))? {
         let params = &checkpoint["params_pm1"];
-        let units: Vec<i64> = (1..)
-            .map_while(|k| Some(params[format!("bias{k}")].as_array()?.len() as i64))
-            .collect();
+        let units: Vec<i64> = (1..).map_while(|k| Some(params[format!("bias{k}")].as_array()?.len() as i64)).collect();
         let network = network(&units[..units.len().saturating_sub(1)])?;
         let found: Vec<(String, Tensor)> = network
             .params()

@@ -70,8 +70,8 @@ impl Search<'_> {
 
     fn put_back(&self, start: &[Tensor]) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let pairs = self.network.params().iter().zip(start);
-        pairs.map(|((_, p), saved)| Ok(p.shallow_clone().f_copy_(saved)?)).collect()
+        let mut pairs = self.network.params().iter().zip(start);
+        pairs.try_for_each(|((_, p), saved)| Ok(p.shallow_clone().f_copy_(saved).map(drop)?))
     }
 
     /// A short training; what it is judged by, or `None` where it diverged.

@@ -259,13 +259,33 @@ impl Network {
     /// # Errors
     /// [`Error::Range`] for layers too wide to enumerate.
     pub fn exact_loss(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        self.exact_mean(input, target, &|scores, target| self.objective.values(scores, target))
+    }
+
+    /// The mean over all states of the probability of the target's class, `[B]`: what the ensemble of Eq. 16 predicts.
+    ///
+    /// # Errors
+    /// As [`Network::exact_loss`]; [`Error::Usage`] for a custom objective.
+    pub fn exact_likelihood(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
+        self.exact_mean(input, target, &|scores, target| {
+            let p = self.objective.probabilities(scores)?;
+            let size = p.size();
+            let class = self.objective.classes(target)?.f_expand(&size[..size.len() - 1], false)?;
+            Ok(p.f_gather(-1, &class.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?)
+        })
+    }
+
+    /// f from scores `[B, S, K]` and targets `[B, 1]` to values `[B, S]`.
+    fn exact_mean(
+        &self,
+        input: &Tensor,
+        target: &Tensor,
+        f: &dyn Fn(&Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         self.on_chain(input, &|chain| {
             oracle::expectation(chain, &|states| {
-                // [S, units] -> values [B, S]
                 let scores = self.head.scores(states)?.f_unsqueeze(0)?;
-                let b = input.size()[0];
-                let scores = scores.f_expand([b, -1, -1], false)?;
-                self.objective.values(&scores, &target.f_unsqueeze(-1)?)
+                f(&scores.f_expand([input.size()[0], -1, -1], false)?, &target.f_unsqueeze(-1)?)
             })
         })
     }

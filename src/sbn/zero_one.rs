@@ -46,7 +46,7 @@ impl ZeroOne {
                     *own - weight.f_sum_dim_intlist(-1, false, weight.kind())?
                 }
             };
-            let _ = params.add(name.to_string(), value, own.device())?;
+            let _leaf = params.add(name.to_string(), value, own.device())?;
         }
         Ok(ZeroOne { params })
     }

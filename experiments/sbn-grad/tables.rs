@@ -1,0 +1,153 @@
+//! Tables from measured rows, and the `tables` subcommand.
+use crate::args::TablesArgs;
+use crate::figures;
+use crate::measure::Row;
+use crate::sentences;
+use std::path::Path;
+use thruway::error::{Error, Result};
+use thruway::report::markdown::fill_file;
+use thruway::report::table::Table;
+
+/// `sbn-grad tables`: prints, fills a README, draws.
+pub fn run(args: &TablesArgs) -> Result<()> {
+    let mut rows = vec![];
+    for dir in &args.runs {
+        rows.extend(read(dir)?);
+    }
+    let tables = all(&rows);
+    for table in &tables {
+        println!("{}", table.text());
+    }
+    if let Some(file) = &args.markdown {
+        println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
+    }
+    if let Some(dir) = &args.figures {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        for (name, svg) in figures::all(&rows) {
+            let path = dir.join(name);
+            std::fs::write(&path, svg).map_err(Error::io(&path))?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn read(dir: &Path) -> Result<Vec<Row>> {
+    let path = dir.join("accuracy.jsonl");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+}
+
+/// Everything for a terminal.
+pub fn text(rows: &[Row]) -> String {
+    all(rows).iter().map(|t| t.text() + "\n").collect()
+}
+
+/// Values in the order of their first appearance.
+pub fn distinct<'a>(rows: &'a [Row], of: impl Fn(&'a Row) -> &'a str) -> Vec<&'a str> {
+    let mut seen: Vec<&str> = vec![];
+    for row in rows {
+        if !seen.contains(&of(row)) {
+            seen.push(of(row));
+        }
+    }
+    seen
+}
+
+/// Part of a table's or file's name.
+pub fn slug(text: &str) -> String {
+    text.replace(", ", "-").replace(' ', "-")
+}
+
+/// "layer 2", or "head" for the one after the last binary layer.
+pub fn layer_name(layer: usize, last: usize) -> String {
+    if layer == last { "head".into() } else { format!("layer {layer}") }
+}
+
+impl Row {
+    /// RMSE of M samples: by enumeration; for unbiased methods from the variance, as `std / sqrt(M)`; else as sampled.
+    pub fn rmse(&self, m: i64) -> Option<f64> {
+        match self.exact {
+            Some(e) => Some(e.rmse(m as f64)),
+            None if self.unbiased => Some(self.sampled.std / (m as f64).sqrt()),
+            // no randomness: one sample is as good as any number
+            None if self.samples == 1 => Some(self.sampled.bias),
+            None => self.points.iter().find(|p| p.m == m).map(|p| p.rmse),
+        }
+    }
+
+    /// What remains of the RMSE for many samples.
+    pub fn bias(&self) -> f64 {
+        match self.exact {
+            Some(e) => e.bias,
+            None if self.unbiased => 0.0,
+            None => self.sampled.bias,
+        }
+    }
+
+    /// Mean cosine of an M-sample estimate.
+    pub fn cosine(&self, m: i64) -> Option<f64> {
+        let m = if self.samples == 1 { 1 } else { m };
+        self.points.iter().find(|p| p.m == m).map(|p| p.cosine)
+    }
+}
+
+/// Three significant digits; 0 for what enumeration leaves of an exact zero.
+pub fn short(x: f64) -> String {
+    match x.abs() {
+        a if a < 1e-9 => "0".into(),
+        a if a >= 100.0 => format!("{x:.0}"),
+        a if a >= 10.0 => format!("{x:.1}"),
+        a if a >= 1.0 => format!("{x:.2}"),
+        a if a >= 0.001 => format!("{x:.3}"),
+        _ => format!("{x:.1e}"),
+    }
+}
+
+fn table(
+    rows: &[Row],
+    setting: &str,
+    name: &str,
+    title: String,
+    columns: &[&str],
+    cells: impl Fn(&Row) -> Vec<String>,
+) -> Table {
+    let own: Vec<&Row> = rows.iter().filter(|r| r.setting == setting).collect();
+    let last = own.iter().map(|r| r.layer).max().unwrap_or(0);
+    let mut heads = vec!["method".to_string()];
+    for layer in 1..=last {
+        heads.extend(columns.iter().map(|c| format!("{}, {c}", layer_name(layer, last))));
+    }
+    let lines = distinct(rows, |r| &r.method).into_iter().filter_map(|method| {
+        let cells: Vec<String> = own.iter().filter(|r| r.method == method).flat_map(|r| cells(r)).collect();
+        let mark = if own.iter().any(|r| r.method == method && r.exact.is_some()) { " *" } else { "" };
+        (!cells.is_empty()).then(|| [vec![format!("{method}{mark}")], cells].concat())
+    });
+    Table { name: format!("{name}-{}", slug(setting)), title, columns: heads, rows: lines.collect(), notes: vec![] }
+}
+
+/// RMSE and cosine for each setting, then the paper's sentences.
+pub fn all(rows: &[Row]) -> Vec<Table> {
+    let dash = |x: Option<f64>| x.map_or("–".into(), short);
+    let mut tables = vec![];
+    for setting in distinct(rows, |r| &r.setting) {
+        let loss = rows.iter().find(|r| r.setting == setting).map_or(f64::NAN, |r| r.expected_loss);
+        let title = format!("Relative RMSE, {setting} (expected loss {loss:.4}), 0/1 encoding");
+        let mut rmse = table(rows, setting, "rmse", title, &["M = 1", "100", "all"], |r| {
+            vec![dash(r.rmse(1)), dash(r.rmse(100)), short(r.bias())]
+        });
+        rmse.notes.push("* mean and variance by enumeration: no sampling error at any M. `all`: the bias, RMSE for M to infinity; for biased methods that are not enumerated from T samples, with std/sqrt(T) of noise in it".into());
+        tables.push(rmse);
+        let title = format!("Cosine with the exact gradient, {setting}");
+        let mut cosine = table(rows, setting, "cosine", title, &["M = 1", "all", "negative"], |r| {
+            let mean = r.exact.unwrap_or(r.sampled).cosine;
+            let mean = if r.unbiased { 1.0 } else { mean };
+            let negative = r.points.first().map_or("–".into(), |p| format!("{:.0} %", 100.0 * p.negative));
+            vec![dash(r.cosine(1)), short(mean), negative]
+        });
+        cosine.notes.push("M = 1: mean cosine of one sample; `all`: of the mean estimate; negative: share of one-sample estimates that are no descent direction".into());
+        tables.push(cosine);
+    }
+    tables.extend(sentences::table(rows));
+    tables
+}

@@ -1,6 +1,7 @@
 //! Shared by the tests: fixture files, JSON as tensors, noise that is kept.
 #![allow(dead_code, missing_docs)]
 pub mod psa;
+pub mod sbn;
 pub mod stats;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench parity smoke
+	estimators bench parity smoke sbn-grad
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ vae: build ## one VAE with the paper's settings: make vae PRESET=8x4 ESTIMATOR=r
 
 poly: build ## polynomial programming (Fig. 1)
 	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
+
+sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; minutes)
+	$(BIN)/sbn-grad --seed 1
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)

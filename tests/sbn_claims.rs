@@ -6,12 +6,12 @@ mod common;
 use common::psa::gradients;
 use common::sbn::*;
 use common::stats::Z_LIMIT;
-use common::{distance, largest, normals};
+use common::{distance, largest};
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use thruway::dist::binary::{BinaryNoise, Shape};
 use thruway::kernels::delta::Backend;
-use thruway::noise::{HostNoise, Tape};
+use thruway::noise::HostNoise;
 use thruway::sbn::{
     Batch, Description, Draws, HeadGradient, Knobs, Loss, Mean, Method, Network, Objective, Randomness, Rule, Spec,
 };

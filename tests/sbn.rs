@@ -222,9 +222,9 @@ fn evaluation_agrees_with_enumeration() {
             let z = |truth: f64| ((&mean - truth) / variance.sqrt()).abs().double_value(&[0]);
             assert!(z(truth) < Z_LIMIT, "{what} of class {class}: z {}", z(truth));
             assert!(
-                z(1.05 * truth) > Z_LIMIT,
-                "{what} of class {class}: 1.05 times the truth passes, z {}",
-                z(1.05 * truth)
+                z(1.2 * truth) > Z_LIMIT,
+                "{what} of class {class}: 1.2 times the truth passes, z {}",
+                z(1.2 * truth)
             );
         }
         // many draws: the ensemble's loss is below the expected one (Jensen) and near enumeration

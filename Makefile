@@ -22,11 +22,12 @@ setup: ## find or install libtorch 2.11; builds nothing
 run: build ## the main job: data, probe, poly, VAEs with six estimators, comparison and report (about ten minutes)
 	@JOBS=$(JOBS) scripts/main-job
 
-test: setup ## all tests, and how many passed
+test: setup ## all tests, how many passed, and which were skipped
 	@mkdir -p $(TARGET)
 	@cargo test --release 2>&1 | tee $(TARGET)/test.log
-	@awk '/^test result:/ { n++; passed += $$4; ignored += $$8 } \
-		END { printf "make test: %d passed, %d ignored, 0 failed, in %d test programs\n", passed, ignored, n }' $(TARGET)/test.log
+	@awk '/^SKIPPED / { skipped++; names = names "\n  " $$0 } /^test result:/ { n++; passed += $$4; ignored += $$8 } \
+		END { printf "make test: %d passed, %d skipped, %d ignored, 0 failed, in %d test programs%s\n", \
+		passed - skipped, skipped, ignored, n, names }' $(TARGET)/test.log
 
 doctor: build ## versions, threads, CUDA, data, and the remedy for each thing missing
 	@$(BIN)/thruway doctor

@@ -353,8 +353,9 @@ fn the_points_of_the_fixture_are_generated() {
         }
     }
     if compared == 0 {
-        println!(
-            "SKIPPED the_points_of_the_fixture_are_generated: THRUWAY_FIXTURES names no directory with psa_555.json"
+        common::skip(
+            "the_points_of_the_fixture_are_generated",
+            "THRUWAY_FIXTURES names no directory with psa_555.json",
         );
     }
 }

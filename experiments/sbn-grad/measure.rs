@@ -217,7 +217,7 @@ fn moments(mean: &Tensor, variance: f64, truth: &Tensor) -> Result<Moments> {
 }
 
 /// 1, 2, 5, 10, ... up to `most`.
-fn counts(most: i64) -> impl Iterator<Item = i64> {
+pub fn counts(most: i64) -> impl Iterator<Item = i64> {
     (0..).flat_map(|e| [1, 2, 5].map(|d| d * 10i64.pow(e))).take_while(move |m| *m <= most)
 }
 

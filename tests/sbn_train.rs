@@ -154,7 +154,9 @@ fn every_method_takes_steps() {
     let place = tempfile::tempdir().unwrap();
     let methods = "psa st hard-st det-st identity-st tanh concrete adf local-reparam reinforce muprop arm";
     for method in methods.split(' ') {
-        let args = format!("--estimator {method} --steps 2 --lr 1e-4 --channels 4 --train-size 8 --valid-size 4 --batch-size 4 --log-every 1 --eval-samples 2");
+        let args = format!(
+            "--estimator {method} --steps 2 --lr 1e-4 --channels 4 --train-size 8 --valid-size 4 --batch-size 4 --log-every 1 --eval-samples 2"
+        );
         succeed(train(place.path(), method, &args));
         let seen = finals(place.path(), method);
         for metric in ["train_loss", "train_sbn_loss", "valid_loss", "valid_sbn_loss", "valid_ensemble_loss"] {

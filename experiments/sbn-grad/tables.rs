@@ -95,7 +95,7 @@ fn architectures(runs: &[Measured]) -> Table {
     };
     Table {
         name: "architectures".into(),
-        title: "Layer 1 after one epoch, relative, means over runs of several seeds".into(),
+        title: "Layer 1 after one epoch, relative, means over seeds".into(),
         columns,
         rows: methods.into_iter().map(line).collect(),
         notes: vec![],

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Settings that say how a problem was solved; all others say which problem it was.
 const METHOD: &[&str] =
-    &["estimator", "tau", "samples", "gap", "optimizer", "lr", "batch_size", "epochs", "steps", "preset"];
+    &["estimator", "tau", "samples", "gap", "order", "optimizer", "lr", "batch_size", "epochs", "steps", "preset"];
 
 /// All runs of one experiment.
 #[derive(Debug)]

@@ -12,7 +12,10 @@ use thruway::dist::gaussian::Gaussian;
 use thruway::dist::laplace::{Laplace, kl_to_standard};
 use thruway::dist::{Continuous, beta::Beta};
 use thruway::noise::{HostNoise, Tape};
-use thruway::stochbp::{Caution, Objective, StochasticBackprop, Sum, ThroughGammas, second_order, with_jacobian};
+use thruway::stochbp::{
+    Caution, Objective, Outer, StochasticBackprop, Sum, ThroughGammas, log_sigmoid_derivatives, second_order,
+    with_jacobian,
+};
 
 const LAWS: [Law; 8] = [
     Law::Gaussian(0.3, 0.7),
@@ -263,7 +266,7 @@ fn stochbp_relu_network_by_lemma_3() {
         ("Eq. 26", &exponential, Sum::Truncated(14)),
     ];
     for (name, outer, sum) in cases {
-        let f = Objective::Composite { inner: &inner, outer };
+        let f = Objective::Composite { inner: &inner, outer: Outer::Nested(outer) };
         let truth = q.truth(&f);
         let ours = q.expectation(&rule(sum).at(&p, &f, &q.z).unwrap());
         let error = relative(&ours, &truth);
@@ -280,6 +283,20 @@ fn stochbp_relu_network_by_lemma_3() {
     }
 }
 
+#[test]
+fn stochbp_log_sigmoid_by_formula_is_nested_autograd() {
+    let x = vector(&[-3.0, -0.4, 0.0, 1.7, 6.0]).view([5, 1]);
+    let h = |x: &Tensor| Ok(x.log_sigmoid());
+    let nested = Objective::Separable(&h).derivatives(&x, 8).unwrap();
+    let known = log_sigmoid_derivatives(&x, 8).unwrap();
+    // polynomials with coefficients up to 8!: sums of numbers 1e4 times the result
+    assert!(relative(&known, &nested.pure) < 1e-11);
+    let inner = |z: &Tensor| Ok((z * 2.0, vec1(2.0).view([1, 1])));
+    let f = Objective::Composite { inner: &inner, outer: Outer::Known(&h, &|x, n| log_sigmoid_derivatives(x, n)) };
+    let scaled = Objective::Separable(&|x| Ok((x * 2.0).log_sigmoid())).derivatives(&x, 4).unwrap();
+    assert!(relative(&f.derivatives(&x, 4).unwrap().pure, &scaled.pure) < 1e-11);
+}
+
 /// Lemma 3 where a kink lies within the support: the derivatives beyond the first have mass there that autograd calls 0.
 #[test]
 fn stochbp_kinks_are_refused_and_bias_the_rule() {
@@ -288,7 +305,7 @@ fn stochbp_kinks_are_refused_and_bias_the_rule() {
     let p = Gamma::new(&vector(&[2.3, 1.4]), &vector(&[0.4, 0.7])).unwrap();
     let g = |z: &Tensor| Ok(network(z, true));
     let inner = |z: &Tensor| with_jacobian(&g, z);
-    let f = Objective::Composite { inner: &inner, outer: &|x| Ok((x - 0.7).square()) };
+    let f = Objective::Composite { inner: &inner, outer: Outer::Nested(&|x| Ok((x - 0.7).square())) };
     for sum in [Sum::Polynomial(2), Sum::Truncated(2)] {
         let refused = rule(sum).estimate(&p, &f, 50, &mut HostNoise::new(0)).unwrap_err().to_string();
         assert!(refused.contains("Lemma 3") && refused.contains("kink"), "{refused}");

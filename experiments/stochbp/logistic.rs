@@ -7,7 +7,7 @@ use thruway::dist::Continuous;
 use thruway::dist::laplace::{Laplace, kl_to_standard};
 use thruway::error::{Error, Result};
 use thruway::noise::Noise;
-use thruway::stochbp::{Caution, Estimate, Objective, Sum};
+use thruway::stochbp::{Caution, Estimate, Objective, Outer, Sum, log_sigmoid_derivatives};
 
 /// Minimise `E -log sigmoid(y x . w) + weight KL(q || p)`, mean over the data, over means and scales of Laplace posteriors q of
 /// the weights w; the prior p is Laplace(0, 1).
@@ -82,7 +82,11 @@ impl Logistic {
         // Lemma 3 with an affine g: no kinks
         let inner = |w: &Tensor| Ok((w.f_matmul(&columns)?, batch.shallow_clone()));
         let outer = |g: &Tensor| Ok(g.f_log_sigmoid()? / -n);
-        let f = Objective::Composite { inner: &inner, outer: &outer };
+        let formula = |g: &Tensor, order| {
+            let all = log_sigmoid_derivatives(g, order)?;
+            Ok(all.into_iter().map(|t| t / -n).collect())
+        };
+        let f = Objective::Composite { inner: &inner, outer: Outer::Known(&outer, &formula) };
         estimate(method, Sum::Truncated(order), self.caution, &law, &f, self.samples, noise)
     }
 

@@ -7,6 +7,70 @@ pub type Function<'a> = dyn Fn(&Tensor) -> Result<Tensor> + 'a;
 /// The inner function of Lemma 3, with its Jacobian.
 pub type Inner<'a> = dyn Fn(&Tensor) -> Result<(Tensor, Tensor)> + 'a;
 
+/// The outer function of Lemma 3, entry by entry: `[.., m] -> [.., m]`.
+pub enum Outer<'a> {
+    /// Differentiated by nested autograd, whose graph about doubles with each order where h is a product of things.
+    Nested(&'a Function<'a>),
+    /// h, and its derivatives of order 1 to n by formula, as those of [`log_sigmoid_derivatives`].
+    Known(&'a Function<'a>, &'a Formula<'a>),
+}
+
+/// Derivatives of order 1 to n of a function that acts entry by entry.
+pub type Formula<'a> = dyn Fn(&Tensor, i64) -> Result<Vec<Tensor>> + 'a;
+
+impl Outer<'_> {
+    fn value(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Outer::Nested(h) | Outer::Known(h, _) => h(x),
+        }
+    }
+
+    fn derivatives(&self, x: &Tensor, order: i64) -> Result<(Tensor, Vec<Tensor>)> {
+        match self {
+            Outer::Nested(h) => nested(h, x, order),
+            Outer::Known(h, formula) => {
+                let all = formula(x, order)?;
+                match all.len() as i64 == order {
+                    true => Ok((h(x)?, all)),
+                    false => Err(Error::shape("stochbp objective", format!("{order} derivatives"), all.len())),
+                }
+            }
+        }
+    }
+}
+
+/// Derivatives of order 1 to `order` of `log sigmoid(x)`, entry by entry: polynomials in `s = sigmoid(-x)`, as
+/// `d log sigmoid(x) / dx = s` and `ds / dx = -s (1 - s)`.
+///
+/// ```
+/// use tch::Tensor;
+/// // at 0: 1/2, -1/4, 0, 1/8
+/// let all = thruway::stochbp::log_sigmoid_derivatives(&Tensor::from_slice(&[0.0f64]), 4)?;
+/// let at_0: Vec<f64> = all.iter().map(|t| t.double_value(&[0])).collect();
+/// assert_eq!(at_0, [0.5, -0.25, 0.0, 0.125]);
+/// # Ok::<(), thruway::Error>(())
+/// ```
+pub fn log_sigmoid_derivatives(x: &Tensor, order: i64) -> Result<Vec<Tensor>> {
+    let s = x.detach().f_neg()?.f_sigmoid()?;
+    // coefficients of s, s^2, ..
+    let mut p = vec![1.0];
+    let mut all = vec![];
+    for _ in 0..order {
+        let highest = s.f_full_like(p[p.len() - 1])?;
+        let sum = p.iter().rev().skip(1).try_fold(highest, |sum, c| (sum * &s).f_add_scalar(*c))?;
+        all.push(sum * &s);
+        // p' times (s^2 - s)
+        let mut next = vec![0.0; p.len() + 1];
+        for (i, c) in p.iter().enumerate() {
+            let slope = c * (i + 1) as f64;
+            next[i] -= slope;
+            next[i + 1] += slope;
+        }
+        p = next;
+    }
+    Ok(all)
+}
+
 /// The function f, in one of three forms; `[.., d]` is any number of points. Functions must be made of differentiable ops
 /// and treat every point apart.
 pub enum Objective<'a> {
@@ -20,7 +84,7 @@ pub enum Objective<'a> {
         /// g with its Jacobian, `[.., d] -> ([.., m], [.., m, d])`; the Jacobian may be one for all points, `[m, d]`.
         inner: &'a Inner<'a>,
         /// h, entry by entry, `[.., m] -> [.., m]`.
-        outer: &'a Function<'a>,
+        outer: Outer<'a>,
     },
 }
 
@@ -82,7 +146,7 @@ impl Objective<'_> {
             Objective::Separable(f) => crate::dist::over_last(&checked("terms", f(z)?, &z.size())?),
             Objective::Composite { inner, outer } => {
                 let (g, _) = inner(z)?;
-                checked("values", crate::dist::over_last(&outer(&g)?)?, &rows)
+                checked("values", crate::dist::over_last(&outer.value(&g)?)?, &rows)
             }
         }
     }
@@ -122,7 +186,7 @@ impl Objective<'_> {
             Objective::Composite { inner, outer } => {
                 let (g, jacobian) = inner(z)?;
                 let (g, jacobian) = (g.detach(), jacobian.detach());
-                let (values, outer) = nested(outer, &g, order)?;
+                let (values, outer) = outer.derivatives(&g, order)?;
                 let value = checked("values", crate::dist::over_last(&values)?, &rows)?;
                 let through = |(n, h): (usize, &Tensor)| {
                     let power = jacobian.f_pow_tensor_scalar(n as i64 + 1)?;
@@ -162,10 +226,10 @@ fn rows(z: &Tensor) -> Result<(Vec<i64>, i64)> {
 /// # Example
 /// ```
 /// use tch::Tensor;
-/// use thruway::stochbp::{Objective, with_jacobian};
+/// use thruway::stochbp::{Objective, Outer, with_jacobian};
 /// // f(z) = exp(relu(2 z_1 - z_2)); at (1, 1) the third derivatives are 8 e and -e
 /// let g = |z: &Tensor| Ok(z.f_matmul(&Tensor::from_slice(&[2.0f64, -1.0]).view([2, 1]))?.f_relu()?);
-/// let f = Objective::Composite { inner: &|z| with_jacobian(&g, z), outer: &|g| Ok(g.f_exp()?) };
+/// let f = Objective::Composite { inner: &|z| with_jacobian(&g, z), outer: Outer::Nested(&|g| Ok(g.f_exp()?)) };
 /// let third = f.derivatives(&Tensor::from_slice(&[1.0f64, 1.0]), 3)?.pure.remove(2);
 /// assert!((third.double_value(&[0]) - 8.0 * 1f64.exp()).abs() < 1e-12);
 /// assert!((third.double_value(&[1]) + 1f64.exp()).abs() < 1e-12);

@@ -362,7 +362,7 @@ fn stochbp_gaussian_with_full_covariance() {
 
 /// Two gamma variables on a grid, as a tape for the rules that draw them, with weights.
 fn gammas(a: f64, b: f64) -> (Tensor, Tensor) {
-    let q = Law::Gamma(a, 1.0).quadrature(121).product(&Law::Gamma(b, 1.0).quadrature(121));
+    let q = Law::Gamma(a, 1.0).quadrature(181).product(&Law::Gamma(b, 1.0).quadrature(181));
     (q.z, q.w)
 }
 

@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_hyphen_values = true)]
     pub lr: f64,
     /// Steps to train [not stated]
-    #[arg(long, default_value_t = 10_000, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 5_000, allow_hyphen_values = true)]
     pub steps: i64,
     /// At every log point, measure the variance of every estimator at the same parameters
     #[arg(long)]

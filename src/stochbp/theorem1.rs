@@ -115,7 +115,9 @@ fn series(
         for (k, a) in p.coefficients(n)?.into_iter().enumerate() {
             if a.f_any()?.f_int64_value(&[])? != 0 {
                 let term = a * derivative;
-                sizes[k].push(size(&term)?);
+                if !polynomial {
+                    sizes[k].push(size(&term)?);
+                }
                 sums[k] += term;
             }
         }

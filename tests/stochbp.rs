@@ -13,8 +13,8 @@ use thruway::dist::laplace::{Laplace, kl_to_standard};
 use thruway::dist::{Continuous, beta::Beta};
 use thruway::noise::{HostNoise, Tape};
 use thruway::stochbp::{
-    Caution, Objective, Outer, StochasticBackprop, Sum, ThroughGammas, log_sigmoid_derivatives, second_order,
-    with_jacobian,
+    Caution, LogCharacteristic, Objective, Outer, StochasticBackprop, Sum, ThroughGammas, log_sigmoid_derivatives,
+    second_order, with_jacobian,
 };
 
 const LAWS: [Law; 8] = [
@@ -139,6 +139,8 @@ fn stochbp_coefficients_sum_to_the_closed_form_within_the_radius() {
     for law in LAWS {
         let p = law.build();
         let radius = p.radius().unwrap().map_or(2.0, |r| number(&r.squeeze()));
+        // log phi(0) = 0 whatever the parameters: a_0 of Eqs. 22 to 24 is 0
+        assert!(p.sum_at(&vec1(0.0)).unwrap().iter().all(|t| number(&t.squeeze()) == 0.0), "{law:?}");
         for share in [0.5, -0.4] {
             let s = share * radius.min(2.0);
             let closed = p.sum_at(&vec1(s)).unwrap();
@@ -206,6 +208,29 @@ fn stochbp_toy_problem_2_sign_and_beyond_the_radius() {
     assert_eq!(warned.warning.as_deref(), Some(refused.as_str()));
     // the ratio of the last two terms of the scale is epsilon mu, of the shape 7/8 of it
     assert!((warned.growth.unwrap() - e * mu).abs() < 1e-9);
+    // an order with a single term is no blind spot
+    for law in [Law::Gamma(k, mu), Law::Laplace(0.0, mu)] {
+        for order in [1, 2, 3] {
+            let refused = rule(Sum::Truncated(order)).estimate(&*law.build(), &f, 100, &mut HostNoise::new(1));
+            assert!(refused.unwrap_err().to_string().contains("beyond the radius"), "{law:?} order {order}");
+        }
+    }
+}
+
+/// For d > 1 the printed estimator of toy problem 2 has each coefficient times the whole sum, the true one times its own term.
+#[test]
+fn stochbp_toy_problem_2_in_two_dimensions() {
+    let laws = [Law::Gamma(1.7, 0.5), Law::Gamma(0.9, 1.3)];
+    let q = laws[0].quadrature(201).product(&laws[1].quadrature(201));
+    let p = Gamma::new(&vector(&[1.7, 0.9]), &vector(&[0.5, 1.3])).unwrap();
+    let e = -0.49;
+    let f = |z: &Tensor| Ok((z * e).exp());
+    let f = Objective::Separable(&f);
+    let truth = q.truth(&f);
+    assert!(relative(&q.expectation(&rule(Sum::Exponential).at(&p, &f, &q.z).unwrap()), &truth) < 1e-9);
+    let whole = q.mean(&f.value(&q.z).unwrap().unsqueeze(-1));
+    let printed: Vec<Tensor> = p.sum_at(&vector(&[e, e])).unwrap().into_iter().map(|a| a * &whole).collect();
+    assert!(relative(&printed, &truth) > 0.5);
 }
 
 #[test]
@@ -324,6 +349,8 @@ fn stochbp_kinks_are_refused_and_bias_the_rule() {
     assert_eq!(number(&q.expectation(&e)[1].squeeze()), 0.0);
     assert!((number(&q.truth(&f)[1].squeeze()) - 1.0).abs() < 1e-10);
     assert!(e.warning.unwrap().contains("kink"));
+    let refused = rule(Sum::Truncated(8)).at(&p, &f, &q.z).unwrap_err().to_string();
+    assert!(refused.contains("without second derivative") && refused.contains("kink"), "{refused}");
 }
 
 /// Eq. 14 in full: `E exp(c . z) = exp(c . mean + c . covariance c / 2)`, and a polynomial with a mixed term.

@@ -246,5 +246,8 @@ fn stochbp_variance_orders_as_in_figure_1() {
     let score = score_function(&p, &f, n, &mut noise).unwrap().variance().unwrap();
     // the rule's is 4 / n, as z has variance 1; the others apart by more than the error of a variance from 20,000 draws
     assert!((ours * n as f64 / 4.0 - 1.0).abs() < 0.1, "{ours}");
-    assert!(5.0 * ours < path && 1.1 * path < generalised && 2.0 * generalised < score, "{ours} {path} {generalised} {score}");
+    assert!(
+        5.0 * ours < path && 1.1 * path < generalised && 2.0 * generalised < score,
+        "{ours} {path} {generalised} {score}"
+    );
 }

@@ -2,6 +2,7 @@
 use crate::method::Method;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use thruway::error::{Error, Result};
 use thruway::optim::Method as Optimizer;
 use thruway::run::RunArgs;
@@ -52,8 +53,10 @@ pub enum Divergence {
 ///
 /// Defaults are those of Echraibi et al. 2020, Section 6, where it states them.
 #[derive(Debug, Parser)]
-#[command(name = "stochbp", version)]
+#[command(name = "stochbp", version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// What is minimised
     #[arg(long, value_enum, default_value_t = Problem::Quadratic)]
     pub problem: Problem,
@@ -95,13 +98,34 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_hyphen_values = true)]
     pub lr: f64,
     /// Steps to train [not stated]
-    #[arg(long, default_value_t = 5_000, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 2_000, allow_hyphen_values = true)]
     pub steps: i64,
     /// At every log point, measure the variance of every estimator at the same parameters
     #[arg(long)]
     pub probe: bool,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// Besides a run.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Tables of finished runs, the paper's claims held against them, and the curves of Figures 1 to 3
+    Tables(TablesArgs),
+}
+
+/// `stochbp tables`
+#[derive(Debug, clap::Args)]
+pub struct TablesArgs {
+    /// Run directories, or folders of them
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Folder for the curves, SVG; the runs need their metrics.jsonl [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub figures: Option<PathBuf>,
 }
 
 /// Everything that decides the numbers of a run, defaults filled in; the `config` of config.json. What a problem does not

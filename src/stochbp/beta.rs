@@ -70,7 +70,7 @@ impl LogCharacteristic for Beta {
             for n in 0..TERMS {
                 let n = n as f64;
                 term = term * (&first + n) / (&total + n) * &x / (n + 1.0);
-                sum = sum + &term;
+                sum = &sum + &term;
             }
             Ok(sum.f_log()?)
         })?;

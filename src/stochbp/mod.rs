@@ -25,7 +25,7 @@
 //! - Other f: truncated ([`Sum::Truncated`]). The series converges where the Fourier transform of f vanishes beyond the
 //!   [radius](LogCharacteristic::radius) (`1 / b` for Laplace, `1 / mu` for gamma). A function with a pole, as `log sigmoid`,
 //!   has no such bound: the series is asymptotic, terms shrink up to some order and grow from there. The rule compares its
-//!   last two terms and [refuses or warns](Caution) when they grow.
+//!   last two terms (at an order with fewer, the first two there are) and [refuses or warns](Caution) when they grow.
 //!
 //! # Printed formulas, checked by derivation and by `tests/stochbp.rs`
 //! 1. Theorem 1: holomorphic near 0 is not enough. With a finite radius R the exchange of sum and integral needs
@@ -115,7 +115,7 @@ impl Estimate {
         let mut loss = self.value.f_mean(self.value.kind())?.detach();
         for (parameter, (_, gradient)) in parameters.iter().zip(&self.gradients) {
             let path = (*parameter * gradient.f_mean_dim(0i64, false, gradient.kind())?).f_sum(gradient.kind())?;
-            loss = loss + (&path - path.detach());
+            loss = &loss + (&path - path.detach());
         }
         Ok(loss)
     }

@@ -97,6 +97,9 @@ impl StochasticBackprop {
     }
 }
 
+/// Derivatives among which every infinite series has two terms.
+const SEEN: i64 = 4;
+
 /// `sum_n a_n d^n f / dz^n`, n = 1 to `order`.
 fn series(
     p: &dyn LogCharacteristic,
@@ -106,19 +109,24 @@ fn series(
     polynomial: bool,
 ) -> Result<(Estimate, Option<Error>)> {
     let order = p.last().map_or(order, |last| last.min(order));
-    let derivatives = f.derivatives(z, order)?;
+    // two terms of each infinite series, so that its growth is seen at any order; Laplace's scale has those of n = 2 and 4
+    let reach = if polynomial || p.last().is_some() || order < 1 { order } else { order.max(SEEN) };
+    let derivatives = f.derivatives(z, reach)?;
     let names = p.parameters();
     let mut sums: Vec<Tensor> = names.iter().map(|_| z.f_zeros_like()).collect::<std::result::Result<_, _>>()?;
     // of each parameter, the size of its terms whose coefficient is not 0
     let mut sizes: Vec<Vec<f64>> = vec![vec![]; names.len()];
     for (n, derivative) in (1..).zip(&derivatives.pure) {
         for (k, a) in p.coefficients(n)?.into_iter().enumerate() {
-            if a.f_any()?.f_int64_value(&[])? != 0 {
+            let seen = n > order && (polynomial || sizes[k].len() >= 2);
+            if !seen && a.f_any()?.f_int64_value(&[])? != 0 {
                 let term = a * derivative;
                 if !polynomial {
                     sizes[k].push(size(&term)?);
                 }
-                sums[k] += term;
+                if n <= order {
+                    sums[k] += term;
+                }
             }
         }
     }
@@ -126,7 +134,7 @@ fn series(
     let growth = sizes.iter().filter_map(|s| growth(s)).fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
     let mut doubt = None;
     if order >= 2 {
-        doubt = kinks(f, z)?;
+        doubt = kinks(f, z, &derivatives.pure)?;
     }
     if polynomial && doubt.is_none() {
         let top = &derivatives.pure[order as usize - 1];
@@ -205,9 +213,16 @@ fn varying(what: &str, t: &Tensor) -> Result<Option<Error>> {
     Ok((over > 0.0 || over.is_nan()).then(doubt))
 }
 
-/// A doubt where the inner function of Lemma 3 has several slopes among the points.
-fn kinks(f: &Objective, z: &Tensor) -> Result<Option<Error>> {
-    let Objective::Composite { inner, .. } = f else { return Ok(None) };
+/// A doubt where the inner function of Lemma 3 has several slopes among the points, or terms of one variable without second
+/// derivative have.
+fn kinks(f: &Objective, z: &Tensor, derivatives: &[Tensor]) -> Result<Option<Error>> {
+    let inner = match f {
+        Objective::Composite { inner, .. } => inner,
+        Objective::Separable(_) if derivatives[1].f_any()?.f_int64_value(&[])? == 0 => {
+            return varying("the slope of a term without second derivative", &derivatives[0]);
+        }
+        _ => return Ok(None),
+    };
     let (_, jacobian) = inner(z)?;
     // one Jacobian for all points: affine
     if jacobian.dim() <= z.dim() {

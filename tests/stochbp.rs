@@ -466,7 +466,7 @@ fn stochbp_discrete_formulas_16_and_17() {
         let other = |j: usize, own: usize| -> f64 {
             (0..classes).map(|o| p[1 - j][o] * f(&if j == 0 { [own, o] } else { [o, own] })).sum()
         };
-        for j in 0..2 {
+        for (j, own) in p.iter().enumerate() {
             let last = if classes == 2 { 0 } else { classes - 1 };
             for k in (0..classes).filter(|k| *k != last) {
                 // move mass from the normalising class to class k
@@ -480,7 +480,7 @@ fn stochbp_discrete_formulas_16_and_17() {
                             0.0
                         }
                     };
-                    (0..classes).map(|c| (p[j][c] + shift(c)) * other(j, c)).sum()
+                    (0..classes).map(|c| (own[c] + shift(c)) * other(j, c)).sum()
                 };
                 // linear in h: the quotient is exact up to rounding
                 let slope = (expectation(0.1) - expectation(-0.1)) / 0.2;

@@ -54,12 +54,18 @@ pub enum Caution {
 
 /// The rule of Theorem 1 for a distribution of independent entries.
 ///
-/// # Shapes      points `[S, d]`; each gradient `[S, d]`, one estimate a sample.
-/// # Bias        None for [`Sum::Polynomial`] and [`Sum::Exponential`]. For [`Sum::Truncated`] the terms left out, which are
-///               0 beyond `last`; outside the radius of convergence more terms make it worse.
-/// # Errors      With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where f is no polynomial
-///               of the degree (no exponential) over the samples, or where the piecewise affine function of Lemma 3 changes
-///               its slope among them: then its derivatives beyond the first have mass at the kinks, which autograd calls 0.
+/// # Shapes
+/// Points `[S, d]`; each gradient `[S, d]`, one estimate a sample.
+///
+/// # Bias
+/// None for [`Sum::Polynomial`] and [`Sum::Exponential`]. For [`Sum::Truncated`] the terms left out, which are 0 beyond `last`;
+/// outside the radius of convergence more terms make it worse.
+///
+/// # Errors
+/// With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where f is no polynomial of the degree (no
+/// exponential) over the samples, where the piecewise affine function of Lemma 3 changes its slope among them, or where terms of
+/// one variable change theirs without a second derivative: there derivatives beyond the first have mass at the kinks, which
+/// autograd calls 0. A kink inside an [`Objective::Smooth`] is not seen.
 #[derive(Debug, Clone, Copy)]
 pub struct StochasticBackprop {
     /// How the sum is dealt with.

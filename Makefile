@@ -9,7 +9,8 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench parity smoke sbn-grad stochbp
+	estimators bench parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables \
+	stochbp stochbp-tables
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,11 +51,21 @@ poly: build ## polynomial programming (Fig. 1)
 	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
 
 sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; minutes)
-	$(BIN)/sbn-grad --seed 1
+	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100
+
+sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
+	for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS); done
+
+sbn-grad-tables: build ## tables and figures of experiments/sbn-grad/README.md, from the results beside it
+	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
+		--figures experiments/sbn-grad/results/figures
 
 stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
 	for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS); done
-	$(BIN)/stochbp tables runs/stochbp --figures runs/stochbp-figures
+	$(BIN)/stochbp tables runs/stochbp --figures runs/figures
+
+stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
+	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)

@@ -8,8 +8,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Settings that say how a problem was solved; all others say which problem it was.
-const METHOD: &[&str] =
-    &["estimator", "tau", "samples", "gap", "order", "optimizer", "lr", "batch_size", "epochs", "steps", "preset"];
+const METHOD: &[&str] = &[
+    "estimator",
+    "tau",
+    "samples",
+    "gap",
+    "order",
+    "optimizer",
+    "lr",
+    "batch_size",
+    "epochs",
+    "steps",
+    "preset",
+    // of stochastic binary networks
+    "tanh_scale",
+    "head",
+    "published_head",
+    "constant",
+    "baseline",
+    "psa_backend",
+    "psa_tol",
+    "grad_clamp",
+    "lr_trials",
+    "lr_epochs",
+    "lr_steps",
+    "lr_objective",
+];
 
 /// All runs of one experiment.
 #[derive(Debug)]
@@ -222,7 +246,7 @@ fn published_cells(group: &Group, metric: &str, ours: &Spread, notes: &mut Vec<S
 /// How a metric reads in a heading.
 pub(crate) fn metric_title(family: &str, metric: &str) -> String {
     let nats = ["elbo", "loss", "bce", "kl"].iter().any(|m| metric.contains(m));
-    let unit = if family == "vae" && nats { " [nats]" } else { "" };
+    let unit = if ["vae", "sbn-train"].contains(&family) && nats { " [nats]" } else { "" };
     format!("{}{unit}", metric.replace("neg_elbo", "−ELBO").replace('_', " "))
 }
 

@@ -45,7 +45,8 @@ pub fn figures(problems: &[Problem]) -> Result<Vec<(String, String)>> {
 }
 
 fn panel<'a>(p: &'a Problem, (metric, name): &(&str, &str)) -> Result<Panel<'a>> {
-    Ok(Panel { title: format!("{}: {name}", p.title), curves: curves(p, metric)? })
+    let place = p.name.strip_prefix("logistic-").unwrap_or(&p.title);
+    Ok(Panel { title: format!("{name}: {place}"), curves: curves(p, metric)? })
 }
 
 /// Over the seeds, at the steps that all of them logged.

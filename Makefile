@@ -9,7 +9,8 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables
+	estimators bench parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables \
+	stochbp stochbp-tables
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +59,13 @@ sbn-grad-sweeps: build ## the same for other widths and depths, and training und
 sbn-grad-tables: build ## tables and figures of experiments/sbn-grad/README.md, from the results beside it
 	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
 		--figures experiments/sbn-grad/results/figures
+
+stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
+	for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS); done
+	$(BIN)/stochbp tables runs/stochbp --figures runs/figures
+
+stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
+	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)

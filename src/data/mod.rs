@@ -8,6 +8,7 @@
 //! ```
 //! Sources, checksums, licences and the environment variables: `data/README.md`.
 pub mod augment;
+pub mod breast_cancer;
 pub mod cifar10;
 pub mod fetch;
 pub mod idx;

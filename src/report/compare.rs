@@ -13,6 +13,7 @@ const METHOD: &[&str] = &[
     "tau",
     "samples",
     "gap",
+    "order",
     "optimizer",
     "lr",
     "batch_size",

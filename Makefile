@@ -9,7 +9,7 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables \
+	estimators bench bench-step bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
 	stochbp stochbp-tables
 
 help: ## list the targets
@@ -67,6 +67,10 @@ stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five se
 stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
 	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
+sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
+	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
+	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
+
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
 
@@ -97,6 +101,15 @@ estimators: build ## the table of estimators, into the README
 bench: build ## estimators and training step side by side with PyTorch (installs the full torch)
 	cargo build --release --example bench_server
 	$$(scripts/torch-env) benches/compare.py --markdown README.md --markdown benches/README.md
+
+bench-step: build ## PSA's training step beside ST's, by back end: time, memory, gradient error (CPU, one thread; minutes)
+	$(BIN)/sbn-train bench --estimators st,psa,psa-exact,psa-expansion --batch-size 8,64 --threads 1 --device cpu \
+		--out benches/results/sbn_step_cpu.json --markdown benches/README.md
+
+bench-times: build ## the running-time table of the PSA paper (C.2), every method of it: make bench-times DEVICE=cuda
+	@mkdir -p runs
+	$(BIN)/sbn-train bench --estimators psa,concrete,tanh,reinforce,adf,local-reparam,st,hard-st --batch-size 64 --epoch \
+		--device $(or $(DEVICE),auto) --out runs/sbn_times.json
 
 parity: build ## training losses side by side with PyTorch, live (installs the full torch)
 	$(BIN)/thruway data mnist

@@ -172,6 +172,39 @@ fn every_method_takes_steps() {
     }
 }
 
+/// The figures go to a file with what they were measured on; the page is filled from that file, now or later, alike.
+#[test]
+fn the_bench_fills_a_page_from_its_figures() {
+    let place = tempfile::tempdir().unwrap();
+    let page = place.path().join("page.md");
+    let bench = |args: &str| {
+        std::fs::write(&page, "<!-- table:step -->\n<!-- /table -->\n").unwrap();
+        let mut c = Command::new(env!("CARGO_BIN_EXE_sbn-train"));
+        c.arg("bench").args(args.split_whitespace()).args(["--device", "cpu", "--markdown", "page.md"]);
+        c.current_dir(place.path());
+        succeed(c);
+        std::fs::read_to_string(&page).unwrap()
+    };
+    let measured = bench(
+        "--estimators st,psa-exact,psa-expansion --channels 4 --batch-size 2 --rounds 2 --block 1 --epoch --out step.json",
+    );
+    assert_eq!(measured, bench("--from step.json"));
+    assert!(measured.contains("| psa-expansion |") && measured.contains("generated images"), "{measured}");
+    let figures = read(&place.path().join("step.json"));
+    assert_eq!(figures["dataset"], "synthetic");
+    let rows = figures["rows"].as_array().unwrap();
+    let of = |key: &str| rows.iter().map(|r| r[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("estimator"), ["st", "psa-exact", "psa-expansion"]);
+    assert_eq!((&rows[0]["to_st"], &rows[0]["memory_to_st"]), (&serde_json::json!([1.0, 1.0, 1.0]), &1.0.into()));
+    // against itself nothing; the expansion, asked for 1e-5 a bracket, errs, but below the bench's target
+    let error = |r: &Value| r["gradient_error"][0].as_f64();
+    assert_eq!((error(&rows[0]), error(&rows[1])), (None, Some(0.0)));
+    assert!(error(&rows[2]).is_some_and(|e| e > 0.0 && e < 1e-4), "{:?}", error(&rows[2]));
+    for seconds in ["forward_s", "backward_s", "update_s", "step_s", "measurement_s"] {
+        assert!(of(seconds).iter().all(|s| s.as_f64().unwrap() > 0.0), "{seconds}");
+    }
+}
+
 fn refused(output: Output, status: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(status), "{text}");

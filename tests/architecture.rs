@@ -60,7 +60,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("optim", &["kernels", "autograd"]),
-    ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
+    // a tree-LSTM draws within its recursion, so it takes a drop-in
+    ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
     ("data", &["noise"]),
     ("run", &["autograd"]),

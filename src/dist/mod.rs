@@ -1,3 +1,4 @@
 //! Distributions: how to draw, what a draw costs in nats.
 
+pub mod bernoulli;
 pub mod categorical;

@@ -5,6 +5,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use thruway::Result;
+use thruway::dist::bernoulli::Code;
+use thruway::estimators::{Estimator, Knobs, Takes};
 use thruway::noise::{HostNoise, Noise, Tape};
 
 /// The fixtures of the project and, where `THRUWAY_FIXTURES` names a directory, those in it.
@@ -59,6 +61,11 @@ pub fn unpack(v: &Value, kind: Kind, shape: &[i64]) -> Tensor {
 /// Standard normals that depend on `seed` alone.
 pub fn normals(size: &[i64], kind: Kind, seed: u64) -> Tensor {
     HostNoise::new(seed).normal(size, kind, Device::Cpu).unwrap()
+}
+
+/// Knobs to build an estimator with nothing chosen: Boolean ones need a code.
+pub fn plain(e: Estimator) -> Knobs {
+    Knobs { code: (e.claims().variables == Takes::Boolean).then_some(Code::ZeroOne), ..Knobs::default() }
 }
 
 /// Largest entry in absolute value.

@@ -29,6 +29,7 @@ fn floats(v: &Value) -> Tensor {
 fn call(built: &Built, logits: &Tensor, upstream: &Tensor) -> (Tensor, Tensor, Option<Tensor>) {
     let leaf = logits.copy().set_requires_grad(true);
     match built {
+        Built::Boolean(_) => unreachable!("built without a code"),
         Built::DropIn(d) => {
             let s = d.draw(&leaf, None, &mut TorchNoise).unwrap();
             (&s.value * upstream).sum(Kind::Float).backward();

@@ -5,6 +5,8 @@
 pub enum ExactOn {
     /// Every f: unbiased.
     Everything,
+    /// Every f, of a bound of several samples in place of the mean of f.
+    Bound,
     /// Polynomials of at most this degree in the one-hot sample, and not one degree more.
     Degree(u32),
     /// No class of functions is promised beyond constants.

@@ -2,6 +2,7 @@
 use super::objective::{Deposit, FirstLayer, Rest, deposit, evaluate, values};
 use super::{Built, Claims, ExactOn, GradEstimator, Knobs, NoiseKind, Objective, Takes, Variables};
 use crate::error::{Error, Result};
+use crate::kernels::flips as kernel;
 use crate::noise::Noise;
 use tch::{Device, Kind, Tensor};
 
@@ -160,6 +161,7 @@ impl<'a> Flips<'a> {
         let columns = layer.weight.f_transpose(0, 1)?; // [L K, H]
         let change = match &layer.rest {
             Rest::Network(rest) => self.by_columns(&pre, &columns, rest)?,
+            Rest::Pixels(target) if self.own_loops(&columns)? => self.of_pixels(&pre, &columns, target)?,
             Rest::Pixels(target) => {
                 let softplus = |a: &Tensor| -> Result<Tensor> {
                     Ok((a.f_softplus()? - a * *target).f_sum_dim_intlist(-1, false, a.kind())?)
@@ -171,6 +173,33 @@ impl<'a> Flips<'a> {
             None => Ok(change),
             Some(s) => Ok(change + self.linear(s)?),
         }
+    }
+
+    fn own_loops(&self, columns: &Tensor) -> Result<bool> {
+        // a class left and a class taken: twice the columns
+        let slope = if self.variables == Variables::Categorical { 2.0 } else { self.variables.slope() };
+        kernel::own_loops(columns, slope)
+    }
+
+    /// Bernoulli outputs right after the layer, on the CPU.
+    fn of_pixels(&self, pre: &Tensor, columns: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let (m, b, l, others) = (self.m, self.b, self.l, self.others);
+        let h = pre.size()[2];
+        let rows = pre.f_reshape([m * b, h])?;
+        // y . W of every column, [B, L] or [B, L, K]: the part of the loss linear in the pre-activations
+        let linear = target.f_matmul(&columns.f_transpose(0, 1)?)?.f_neg()?;
+        let change = match self.variables {
+            Variables::Boolean(code) => {
+                let bits = self.draws.f_reshape([m * b, l])?;
+                kernel::boolean(&rows, &columns.f_contiguous()?, &bits, code.slope())?
+            }
+            Variables::Categorical => {
+                let classes = self.draws.f_argmax(-1, false)?.f_view([m * b, l])?;
+                kernel::categorical(&rows, &columns.f_reshape([l, others + 1, h])?, &classes)?
+            }
+        };
+        let size = if self.variables == Variables::Categorical { vec![b, l, others + 1] } else { vec![b, l] };
+        Ok(change.f_view([m, b, l, others])? + self.linear(&linear.f_view(&size[..])?)?)
     }
 
     /// Change of the encoded value of each bit by its flip, `[M, B, L]`.
@@ -186,7 +215,7 @@ impl<'a> Flips<'a> {
         self.in_pieces(h, |from, n| {
             let moved = match self.variables {
                 Variables::Boolean(_) => {
-                    let step = self.step()?.f_narrow(2, from, n)?.f_permute([0, 2, 1])?; // [M, n, B]
+                    let step = self.step()?.f_narrow(2, from, n)?.f_permute([0, 2, 1])?.f_contiguous()?; // [M, n, B]
                     let columns = columns.f_narrow(0, from, n)?.f_view([1, n, 1, 1, h])?;
                     step.f_view([m, n, 1, b, 1])? * columns
                 }
@@ -204,7 +233,7 @@ impl<'a> Flips<'a> {
                     rows(&self.targets.f_narrow(2, from, n)?)? - rows(&drawn)?
                 }
             };
-            let all = (moved + &at).f_view([m * n * others, b, h])?;
+            let all = (moved + &at).f_reshape([m * n * others, b, h])?;
             Ok(rest(&all)?.f_view([m, n, others, b])? - &base)
         })
     }

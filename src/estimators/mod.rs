@@ -19,6 +19,7 @@ use tch::Tensor;
 mod boolean;
 pub mod cascade;
 mod claims;
+mod learned;
 mod objective;
 mod registry;
 mod score;
@@ -28,7 +29,7 @@ pub use boolean::{BooleanDropIn, BooleanSample, Placed, TwoClasses};
 pub use cascade::Cascade;
 pub use claims::{Claims, ExactOn, NoiseKind, Takes};
 pub use objective::{FirstLayer, Objective, Rest};
-pub use registry::{Built, Knobs};
+pub use registry::{Built, Knobs, Place, Sizes};
 pub use score::{Score, Weights};
 pub use tau::Tau;
 pub use variables::Variables;
@@ -66,8 +67,22 @@ registry::registry! {
     Darn = darn,
     /// FouST: importance re-weighting, Bernoulli splitting uniform, representation scaling (Pervez, Cohen & Gavves 2020)
     Foust = foust,
-    /// Local expectation by all flips, BSB and CSB (Titsias & Lazaro-Gredilla 2015; Cong et al.'s and GSB's Eqs. 16, 17)
+    /// Local expectation by all flips: BSB, CSB (Titsias & Lazaro-Gredilla 2015; GSB, Eqs. 16, 17)
     LocalExpectation = local_expectation,
+    /// NVIL, REINFORCE with a learned baseline of the input (Mnih & Gregor 2014)
+    Nvil = nvil,
+    /// VIMCO, a bound of several samples with leave-one-out signals (Mnih & Rezende 2016)
+    Vimco = vimco,
+    /// ARMS, RLOO on mutually antithetic draws by the Dirichlet copula (Dimitriev & Zhou 2021)
+    Arms = arms,
+    /// Double control variates (Titsias & Shi 2022)
+    DoubleCv = double_cv,
+    /// RODEO, control variates by discrete Stein operators (Shi et al. 2022)
+    Rodeo = rodeo,
+    /// REBAR, a relaxed control variate with learned temperature (Tucker et al. 2017)
+    Rebar = rebar,
+    /// RELAX, a learned network added to it (Grathwohl et al. 2018)
+    Relax = relax,
 }
 
 /// What a drop-in returns.

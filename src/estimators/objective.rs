@@ -60,7 +60,7 @@ pub struct FirstLayer<'a> {
 /// What follows a linear first layer.
 pub enum Rest<'a> {
     /// Any function of the pre-activations: `[M, B, H] -> [M, B]`. Called without grad mode.
-    Network(&'a dyn Fn(&Tensor) -> Result<Tensor>),
+    Network(Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>),
     /// Bernoulli outputs right away, `sum_h softplus(a_h) - y_h a_h`, targets y `[B, H]`.
     Pixels(&'a Tensor),
 }

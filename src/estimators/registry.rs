@@ -4,7 +4,7 @@ use super::{BooleanDropIn, DropIn, GradEstimator, Tau, TwoClasses};
 use crate::dist::bernoulli::Code;
 use crate::error::{Error, Result};
 use crate::noise::Noise;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Parameters of an estimator; what is not given takes the estimator's default, what it does not take is refused.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +23,35 @@ pub struct Knobs {
     pub scale: Option<f64>,
     /// Boolean variables, with values in this code; categorical ones without.
     pub code: Option<Code>,
+    /// For estimators that learn.
+    pub sizes: Sizes,
+}
+
+/// Sizes and place of what an estimator learns.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sizes {
+    /// L, the number of latent variables.
+    pub latents: Option<i64>,
+    /// D, the length of the objective's [context](super::Objective::context); without it learned parts do without.
+    pub context: Option<i64>,
+    /// Kind and device of the parameters; f32 on the CPU without.
+    pub place: Option<Place>,
+}
+
+/// Where tensors are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Floating kind.
+    pub kind: Kind,
+    /// Device.
+    pub device: Device,
+}
+
+impl Sizes {
+    /// The place, with its default.
+    pub fn place(&self) -> Place {
+        self.place.unwrap_or(Place { kind: Kind::Float, device: Device::Cpu })
+    }
 }
 
 impl Knobs {
@@ -203,6 +232,7 @@ impl super::Estimator {
             let c = e.claims();
             let exact = match c.exact_on {
                 ExactOn::Everything => "every f".to_string(),
+                ExactOn::Bound => "the bound of any f".to_string(),
                 ExactOn::Degree(1) => "linear f".to_string(),
                 ExactOn::Degree(2) => "quadratic f".to_string(),
                 ExactOn::Degree(n) => format!("degree {n}"),

@@ -7,6 +7,7 @@
 
 pub mod adam;
 pub mod elbo;
+pub mod flips;
 pub mod gumbel_rao;
 pub mod mt19937;
 pub mod real;

@@ -82,9 +82,9 @@ impl Config {
         let estimator = Estimator::by_name(&args.estimator)?;
         let takes = |knob| estimator.claims().knobs.contains(&knob);
         let tau = if takes("tau") { Some(args.tau.clone().unwrap_or("1".into())) } else { args.tau.clone() };
-        let samples = if takes("samples") { Some(args.samples.unwrap_or(100)) } else { args.samples };
+        let samples = args.samples.or((estimator == Estimator::GumbelRao).then_some(100));
         let gap = if takes("gap") { Some(args.gap.unwrap_or(1.0)) } else { args.gap };
-        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap };
+        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap, ..Knobs::default() };
         let positive = |what: &str, v: i64| if v < 1 { Err(Error::range(what, "at least 1", v)) } else { Ok(v) };
         let steps = args.steps.map(|n| positive("--steps", n)).transpose()?;
         let epochs = args.epochs.map(|n| positive("--epochs", n)).transpose()?;

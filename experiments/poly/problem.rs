@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use thruway::error::{Error, Result};
-use thruway::estimators::Estimator;
+use thruway::estimators::{Estimator, ExactOn};
 
 /// What the variables are drawn towards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ impl Problem {
     /// - `gst`: the same, as long as no logit has to leave `(-gap, gap)`: there both draws have the same softmax;
     /// - `reinmax`, `reinmax-baseline` at tau 1 and p > 1: the optimum. Their mean is the trapezoidal rule,
     ///   `(f'(0) + f'(1)) / 2` in place of `f(1) - f(0)`, which has the right sign for every c (at p = 1 it is zero);
-    /// - `exact`: the optimum.
+    /// - `exact` and the unbiased ones: the optimum.
     pub fn fixed_point(&self, estimator: Estimator, tau: Option<f64>, gap: Option<f64>) -> Result<Option<f64>> {
         let rest = match estimator {
             Estimator::St => true,
@@ -108,9 +108,8 @@ impl Problem {
             return Ok(Some(loss.f_double_value(&[])?));
         }
         let finds_optimum = match estimator {
-            Estimator::Exact => true,
             Estimator::Reinmax | Estimator::ReinmaxBaseline => tau.unwrap_or(1.0) == 1.0 && self.power > 1.0,
-            _ => false,
+            _ => estimator.claims().exact_on == ExactOn::Everything,
         };
         finds_optimum.then(|| self.optimum()).transpose()
     }

@@ -131,7 +131,7 @@ fn sampled_loss(problem: &Problem, estimator: &Built, config: &Config, theta: &T
         let expected = problem.expected_loss(&Problem::probability_of_one(theta)?)?;
         return Ok(mean(problem.losses(&point.hard)?)? + (&expected - expected.detach()));
     }
-    Ok(mean(estimator.surrogate_loss(&batch, &|d| problem.losses(d), &mut TorchNoise)?)?)
+    Ok(mean(estimator.surrogate_loss(&batch, &|d: &Tensor| problem.losses(d), &mut TorchNoise)?)?)
 }
 
 fn exactly(problem: &Problem, theta: &Tensor) -> Result<Exactly> {

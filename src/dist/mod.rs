@@ -1,4 +1,5 @@
 //! Distributions: how to draw, what a draw costs in nats.
 
+pub mod bernoulli;
 pub mod binary;
 pub mod categorical;

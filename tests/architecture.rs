@@ -60,7 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("optim", &["kernels", "autograd"]),
-    ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
+    ("nn", &["dist", "exact", "estimators", "kernels", "autograd", "noise"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
     ("data", &["noise"]),
     ("run", &["autograd"]),

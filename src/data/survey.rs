@@ -16,18 +16,21 @@ pub enum Set {
     /// Articles of clothing
     #[value(alias = "fashion_mnist")]
     FashionMnist,
+    /// Handwritten characters of 50 alphabets
+    Omniglot,
     /// Colour images of animals and vehicles
     Cifar10,
 }
 
 impl Set {
     /// Every set.
-    pub const ALL: [Set; 3] = [Set::Mnist, Set::FashionMnist, Set::Cifar10];
+    pub const ALL: [Set; 4] = [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10];
 
     fn images(self) -> Option<ImageSet> {
         match self {
             Set::Mnist => Some(ImageSet::Mnist),
             Set::FashionMnist => Some(ImageSet::FashionMnist),
+            Set::Omniglot => Some(ImageSet::Omniglot),
             Set::Cifar10 => None,
         }
     }

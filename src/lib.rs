@@ -9,6 +9,7 @@
 //! | [`estimators`] | one file each, the contracts [`DropIn`](estimators::DropIn) and [`GradEstimator`](estimators::GradEstimator), the registry |
 //! | [`autograd`] | forward and backward of your own as Rust closures; stands on its own |
 //! | [`noise`], [`dist`] | where randomness enters; distributions |
+//! | [`sbn`] | stochastic binary networks: layers, head, and every method of training them |
 //! | [`exact`], [`probe`] | the enumeration oracle; bias, standard deviation and cosine against it |
 //! | [`nn`], [`optim`] | the networks of the experiments; Adam and RAdam with PyTorch's arithmetic |
 //! | [`data`], [`run`], [`report`] | data sets, run directories and resume, tables beside the published ones |

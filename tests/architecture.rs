@@ -141,6 +141,8 @@ fn the_readme_names_what_exists() {
     let table = readme.split("<!-- estimators -->\n").nth(1).and_then(|t| t.split("<!-- /estimators -->").next());
     let now = thruway::estimators::Estimator::table();
     assert_eq!(table, Some(now.as_str()), "the README's table is not the registry's: make estimators");
+    let table = readme.split("<!-- sbn-methods -->\n").nth(1).and_then(|t| t.split("<!-- /sbn-methods -->").next());
+    assert_eq!(table, Some(thruway::sbn::Method::table().as_str()), "the README's table of methods: make estimators");
     for file in readme.split('`').filter(|w| w.starts_with("tests/") || w.starts_with("src/")) {
         let path = file.replace("<name>", "st");
         assert!(root().join(&path).exists(), "README: {file} does not exist");

@@ -1,4 +1,5 @@
 //! Bad input to the binaries: one clear message, exit status 1 or 2, nothing lost.
+mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -77,7 +78,7 @@ fn options_that_make_no_sense_are_named_with_rule_and_value() {
 #[test]
 fn cuda_where_there_is_none_is_refused() {
     if thruway::autograd::libtorch::cuda_available() {
-        println!("SKIPPED cuda_where_there_is_none_is_refused: this machine has a GPU");
+        common::skip("cuda_where_there_is_none_is_refused", "this machine has a GPU");
         return;
     }
     let p = Place::new();

@@ -95,7 +95,7 @@ fn damaged_archives_of_jpegs_are_named() {
     for cut in [100, 700, bytes.len() / 2] {
         says(&read_jpegs(&bytes[..cut], [2, 1]).unwrap_err(), "is");
     }
-    says(&read_jpegs(&b"no archive at all"[..], [2, 1]).unwrap_err(), "truncated");
+    says(&read_jpegs(&b"no archive at all"[..], [2, 1]).unwrap_err(), "is damaged");
 }
 
 #[test]
@@ -195,7 +195,7 @@ const SYNTHETIC_30: &str = "5416e6cea1403944370b218c8ff6066ee4ced7860858ddf09c40
 fn real_images_are_what_their_readme_says() {
     let root = std::env::var_os("THRUWAY_DATA").map(std::path::PathBuf::from);
     let Some(root) = root.filter(|r| r.join("cifar10").is_dir()) else {
-        eprintln!("SKIPPED real_images_are_what_their_readme_says: THRUWAY_DATA does not name a folder with cifar10/");
+        common::skip("real_images_are_what_their_readme_says", "THRUWAY_DATA does not name a folder with cifar10/");
         return;
     };
     let nowhere = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
 //! The data room: parsers on real and on damaged files, the order of sources, fetching from a local server.
+mod common;
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
@@ -40,7 +41,7 @@ fn offline(external: Option<&Path>, project: &Path) -> Places {
 fn real_data(test: &str) -> Option<PathBuf> {
     let root = std::env::var_os("THRUWAY_DATA").map(PathBuf::from).filter(|root| root.join("mnist").is_dir());
     if root.is_none() {
-        eprintln!("SKIPPED {test}: THRUWAY_DATA does not name a folder with mnist/");
+        common::skip(test, "THRUWAY_DATA does not name a folder with mnist/");
     }
     root
 }

@@ -321,7 +321,7 @@ fn the_cuda_source_computes_what_the_cpu_does() {
 fn the_cuda_kernels_compile_for_every_architecture_without_spills() {
     use delta::cuda::nvrtc;
     if !nvrtc::available() {
-        println!("SKIPPED the_cuda_kernels_compile_for_every_architecture_without_spills: no libnvrtc.so.13 here");
+        common::skip("the_cuda_kernels_compile_for_every_architecture_without_spills", "no libnvrtc.so.13 here");
         return;
     }
     let architectures = nvrtc::architectures().unwrap();
@@ -349,7 +349,7 @@ fn the_cuda_kernels_compile_for_every_architecture_without_spills() {
 #[test]
 fn a_gpu_computes_what_the_cpu_does() {
     if !thruway::autograd::libtorch::cuda_available() {
-        println!("SKIPPED a_gpu_computes_what_the_cpu_does: no CUDA device here");
+        common::skip("a_gpu_computes_what_the_cpu_does", "no CUDA device here");
         return;
     }
     let device = Device::Cuda(0);

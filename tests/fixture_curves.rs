@@ -150,7 +150,7 @@ fn fixture_training_curves_of_pytorch() {
         fixture_files().iter().map(|p| read(p)).filter(|f| f["format"] == "training-curve-1").collect();
     assert!(curves.len() >= 6, "{} recorded curves", curves.len());
     if !mnist() {
-        println!("SKIPPED fixture_training_curves_of_pytorch: no mnist/ under THRUWAY_DATA");
+        common::skip("fixture_training_curves_of_pytorch", "no mnist/ under THRUWAY_DATA");
         return;
     }
     let mut failures = vec![];

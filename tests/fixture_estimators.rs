@@ -81,7 +81,7 @@ fn every_estimator_fixture_within_its_tolerance() {
 #[test]
 fn fixture_directory_is_read() {
     let Some(dir) = std::env::var_os("THRUWAY_FIXTURES") else {
-        println!("SKIPPED fixture_directory_is_read: THRUWAY_FIXTURES is not set");
+        common::skip("fixture_directory_is_read", "THRUWAY_FIXTURES is not set");
         return;
     };
     let mut read_cases = 0;

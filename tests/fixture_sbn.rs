@@ -25,8 +25,6 @@ fn psa_fixture_at_given_states() {
 #[test]
 fn psa_555_fixture_has_the_exact_gradient() {
     if check("psa-555-1") == 0 {
-        println!(
-            "SKIPPED psa_555_fixture_has_the_exact_gradient: THRUWAY_FIXTURES names no directory with psa_555.json"
-        );
+        common::skip("psa_555_fixture_has_the_exact_gradient", "THRUWAY_FIXTURES names no directory with psa_555.json");
     }
 }

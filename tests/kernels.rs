@@ -324,7 +324,7 @@ fn losses_are_the_references() {
 #[test]
 fn gradients_have_pytorchs_last_bit() {
     if !std::arch::is_x86_feature_detected!("avx512f") {
-        println!("SKIPPED gradients_have_pytorchs_last_bit: libtorch adds in another order without AVX-512");
+        common::skip("gradients_have_pytorchs_last_bit", "libtorch adds in another order without AVX-512");
         return;
     }
     let f32s = |size: &[i64], seed| normals(size, Kind::Float, seed);

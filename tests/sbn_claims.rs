@@ -6,12 +6,12 @@ mod common;
 use common::psa::gradients;
 use common::sbn::*;
 use common::stats::Z_LIMIT;
-use common::{distance, largest, normals};
+use common::{distance, largest};
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use thruway::dist::binary::{BinaryNoise, Shape};
 use thruway::kernels::delta::Backend;
-use thruway::noise::{HostNoise, Tape};
+use thruway::noise::HostNoise;
 use thruway::sbn::{
     Batch, Description, Draws, HeadGradient, Knobs, Loss, Mean, Method, Network, Objective, Randomness, Rule, Spec,
 };
@@ -109,7 +109,7 @@ fn expected_psa_is_the_expectation_of_the_literal_algorithm() {
                 let (weight, bias) = &literal_psa(&p, datum, &paths.states)[k];
                 let rows = Tensor::cat(&[weight.flatten(1, -1), bias.shallow_clone()], 1);
                 let probability = paths.probability.select(1, datum).unsqueeze(1);
-                want += (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
+                want = &want + (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
             }
             let error = off(&flat(&mean, &format!("layers.{k}")), &want);
             assert!(error < TOLERANCE, "{shape:?} layer {k}: off by {error:e}");

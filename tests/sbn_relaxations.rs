@@ -1,9 +1,9 @@
 //! Methods for stochastic binary networks that relax or propagate moments: each differentiates its own objective, and the
 //! objective is its closed form. Float64, 1e-10 relative to the largest entry unless stated.
 mod common;
+use common::normals;
 use common::psa::gradients;
 use common::sbn::*;
-use common::normals;
 use tch::{Device, Kind, Tensor};
 use thruway::dist::binary::Shape;
 use thruway::noise::{HostNoise, Tape};

@@ -197,8 +197,10 @@ fn norm(t: &Tensor) -> Result<f64> {
     Ok(t.f_square()?.f_sum(Kind::Double)?.f_sqrt()?.f_double_value(&[])?)
 }
 
+/// An estimate of exactly 0 has no direction: cosine 0.
 fn cosine(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok((a * b).f_sum(Kind::Double)?.f_double_value(&[])? / (norm(a)? * norm(b)?))
+    let lengths = norm(a)? * norm(b)?;
+    Ok(if lengths > 0.0 { (a * b).f_sum(Kind::Double)?.f_double_value(&[])? / lengths } else { 0.0 })
 }
 
 fn moments(mean: &Tensor, variance: f64, truth: &Tensor) -> Result<Moments> {
@@ -229,7 +231,6 @@ fn points(rows: &Tensor, truth: &Tensor) -> Result<Vec<Point>> {
             )?;
             let errors = (&means - truth).f_square()?.f_sum_dim_intlist(-1, false, Kind::Double)?.f_sqrt()? / scale;
             let lengths = means.f_square()?.f_sum_dim_intlist(-1, false, Kind::Double)?.f_sqrt()?;
-            // an estimate of exactly 0 has no direction: cosine 0
             let cosines = (means.f_matmul(truth)? / (lengths * scale)).f_nan_to_num(0.0, None, None)?;
             let list = |t: &Tensor| -> Result<Vec<f64>> { Ok(Vec::try_from(t)?) };
             let (errors, cosines) = (list(&errors)?, list(&cosines)?);

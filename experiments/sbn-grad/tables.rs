@@ -3,18 +3,21 @@ use crate::args::TablesArgs;
 use crate::figures;
 use crate::measure::Row;
 use crate::sentences;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use thruway::error::{Error, Result};
 use thruway::report::markdown::fill_file;
 use thruway::report::table::Table;
 
 /// `sbn-grad tables`: prints, fills a README, draws.
 pub fn run(args: &TablesArgs) -> Result<()> {
-    let mut rows = vec![];
-    for dir in &args.runs {
-        rows.extend(read(dir)?);
-    }
-    let tables = all(&rows);
+    let runs: Vec<Measured> = find(&args.runs)?.iter().map(|dir| read(dir)).collect::<Result<_>>()?;
+    let (rows, tables) = match <[Measured; 1]>::try_from(runs) {
+        Ok([one]) => {
+            let tables = all(&one.rows);
+            (one.rows, tables)
+        }
+        Err(several) => (vec![], vec![architectures(&several)]),
+    };
     for table in &tables {
         println!("{}", table.text());
     }
@@ -32,10 +35,71 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(dir: &Path) -> Result<Vec<Row>> {
-    let path = dir.join("accuracy.jsonl");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+/// A finished run.
+struct Measured {
+    units: Vec<i64>,
+    rows: Vec<Row>,
+}
+
+/// The run directories in these folders, or below them.
+fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for path in paths {
+        if path.join("accuracy.jsonl").is_file() {
+            found.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(Error::io(path))?;
+        let mut below: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+        below.sort();
+        found.extend(find(&below)?);
+    }
+    Ok(found)
+}
+
+fn read(dir: &Path) -> Result<Measured> {
+    let text = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read_to_string(&path).map_err(Error::io(&path))
+    };
+    let config: serde_json::Value = serde_json::from_str(&text("config.json")?)?;
+    Ok(Measured {
+        units: serde_json::from_value(config["config"]["units"].clone())?,
+        rows: text("accuracy.jsonl")?.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?,
+    })
+}
+
+/// Bias and standard deviation of one sample in layer 1, for runs with other widths and depths: means over seeds (Figs. C.5
+/// and C.6).
+fn architectures(runs: &[Measured]) -> Table {
+    let mut shapes: Vec<&Vec<i64>> = vec![];
+    for run in runs {
+        if !shapes.contains(&&run.units) {
+            shapes.push(&run.units);
+        }
+    }
+    shapes.sort_by_key(|units| (units.len(), units[0]));
+    let named = |units: &[i64]| units.iter().map(i64::to_string).collect::<Vec<_>>().join("-");
+    let heads = shapes.iter().flat_map(|units| [format!("{}, bias", named(units)), "std".into()]);
+    let columns = ["method".to_string()].into_iter().chain(heads).collect();
+    let methods = runs.first().map(|r| distinct(&r.rows, |r| &r.method)).unwrap_or_default();
+    let mean = |v: &[f64]| if v.is_empty() { "–".into() } else { short(v.iter().sum::<f64>() / v.len() as f64) };
+    let line = |method: &str| {
+        let cells = shapes.iter().flat_map(|units| {
+            let own = runs.iter().filter(|r| r.units == **units).flat_map(|r| &r.rows);
+            let own: Vec<&Row> = own.filter(|r| r.method == method && r.layer == 1).collect();
+            let of = |f: &dyn Fn(&Row) -> f64| mean(&own.iter().map(|r| f(r)).collect::<Vec<_>>());
+            [of(&|r| r.bias()), of(&|r| r.exact.unwrap_or(r.sampled).std)]
+        });
+        [method.to_string()].into_iter().chain(cells).collect()
+    };
+    Table {
+        name: "architectures".into(),
+        title: "Layer 1 after one epoch, relative, means over runs of several seeds".into(),
+        columns,
+        rows: methods.into_iter().map(line).collect(),
+        notes: vec![],
+    }
 }
 
 /// Everything for a terminal.
@@ -76,12 +140,15 @@ impl Row {
         }
     }
 
-    /// What remains of the RMSE for many samples.
+    /// What remains of the RMSE for many samples; where it is not enumerated, less the noise that T samples leave in it.
     pub fn bias(&self) -> f64 {
         match self.exact {
             Some(e) => e.bias,
             None if self.unbiased => 0.0,
-            None => self.sampled.bias,
+            None => {
+                let noise = self.sampled.std.powi(2) / self.samples as f64;
+                (self.sampled.bias.powi(2) - noise).max(0.0).sqrt()
+            }
         }
     }
 
@@ -136,7 +203,7 @@ pub fn all(rows: &[Row]) -> Vec<Table> {
         let mut rmse = table(rows, setting, "rmse", title, &["M = 1", "100", "all"], |r| {
             vec![dash(r.rmse(1)), dash(r.rmse(100)), short(r.bias())]
         });
-        rmse.notes.push("* mean and variance by enumeration: no sampling error at any M. `all`: the bias, RMSE for M to infinity; for biased methods that are not enumerated from T samples, with std/sqrt(T) of noise in it".into());
+        rmse.notes.push("* mean and variance by enumeration: no sampling error at any M. `all`: the bias, RMSE for M to infinity; for biased methods that are not enumerated from T samples, less their noise".into());
         tables.push(rmse);
         let title = format!("Cosine with the exact gradient, {setting}");
         let mut cosine = table(rows, setting, "cosine", title, &["M = 1", "all", "negative"], |r| {

@@ -9,6 +9,7 @@ use thruway::error::Error;
 use thruway::estimators::Estimator;
 use thruway::report::{self, ReportArgs, collect::CollectArgs};
 use thruway::run::sweep::{self, SweepArgs};
+use thruway::sbn::Method;
 
 /// Gradient estimators for discrete random variables: set-up, data, sweeps and reports.
 #[derive(Parser)]
@@ -33,9 +34,9 @@ enum Command {
     Sweep(SweepArgs),
     /// Tables (ours beside the published) in the terminal, and one self-contained HTML page with curves and commands.
     Report(ReportArgs),
-    /// Print the table of estimators and what each promises, as Markdown.
+    /// Print the tables of estimators and of methods for stochastic binary networks and what each promises, as Markdown.
     Estimators {
-        /// Write it between the markers `<!-- estimators -->` and `<!-- /estimators -->` of this file instead
+        /// Write it between the markers `<!-- estimators -->`, `<!-- sbn-methods -->` and their ends in this file instead
         #[arg(long, value_name = "FILE")]
         markdown: Option<std::path::PathBuf>,
     },
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Command::Data { sets } => Ok(fetch(&sets)),
         Command::Sweep(args) => sweep::sweep(&args).map(|()| (String::new(), true)),
         Command::Report(args) => report::report(&args).map(|text| (text, true)),
-        Command::Estimators { markdown: None } => Ok((Estimator::table(), true)),
+        Command::Estimators { markdown: None } => Ok((format!("{}\n{}", Estimator::table(), Method::table()), true)),
         Command::Estimators { markdown: Some(file) } => estimators(&file).map(|text| (text, true)),
         Command::Collect(args) => report::collect::collect(&args).map(|text| (text, true)),
     };
@@ -74,16 +75,18 @@ fn fetch(sets: &[Set]) -> (String, bool) {
     (outcomes.iter().map(line).collect(), outcomes.iter().all(|(_, outcome)| outcome.is_ok()))
 }
 
-/// Replaces what stands between the estimator markers of a file by the registry's table.
+/// Replaces what stands between the markers of the two tables of a file by the registries' tables.
 fn estimators(file: &std::path::Path) -> thruway::Result<String> {
-    const MARKERS: (&str, &str) = ("<!-- estimators -->\n", "<!-- /estimators -->");
-    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
-    let parts = text.split_once(MARKERS.0).and_then(|(head, rest)| Some((head, rest.split_once(MARKERS.1)?.1)));
-    let Some((head, tail)) = parts else {
-        let message = format!("{}: no line {:?} with {:?} after it", file.display(), MARKERS.0.trim(), MARKERS.1);
-        return Err(Error::Usage(message));
-    };
-    let filled = format!("{head}{}{}{}{tail}", MARKERS.0, Estimator::table(), MARKERS.1);
-    std::fs::write(file, filled).map_err(Error::io(file))?;
-    Ok(format!("{}: table of {} estimators\n", file.display(), Estimator::ALL.len()))
+    let mut text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    for (name, table) in [("estimators", Estimator::table()), ("sbn-methods", Method::table())] {
+        let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+        let parts = text.split_once(&open).and_then(|(head, rest)| Some((head, rest.split_once(&close)?.1)));
+        let Some((head, tail)) = parts else {
+            let message = format!("{}: no line {:?} with {close:?} after it", file.display(), open.trim());
+            return Err(Error::Usage(message));
+        };
+        text = format!("{head}{open}{table}{close}{tail}");
+    }
+    std::fs::write(file, text).map_err(Error::io(file))?;
+    Ok(format!("{}: {} estimators, {} methods for SBNs\n", file.display(), Estimator::ALL.len(), Method::ALL.len()))
 }

@@ -73,7 +73,7 @@ impl Layer<'_> {
         let mut p = up.f_ones_like()?.f_narrow(1, 0, 1)?;
         for i in 0..n {
             let is_up = states.f_select(1, i)?.f_gt(0.0)?; // [S]
-            p *= up.f_narrow(1, i, 1)?.f_where_self(&is_up, &down.f_narrow(1, i, 1)?)?;
+            p = &p * up.f_narrow(1, i, 1)?.f_where_self(&is_up, &down.f_narrow(1, i, 1)?)?;
         }
         Ok(p)
     }

@@ -16,7 +16,7 @@ pub const CLAIMS: Claims = Claims {
 };
 
 /// Straight-through with the noise set to 0 throughout: `x = sgn(a)`, `sgn(0) = 1`, and the derivative `2 F'(a)` of
-/// [`st`](super::st).
+/// [`super::st`].
 #[derive(Debug, Clone, Copy)]
 pub struct DeterministicStraightThrough;
 

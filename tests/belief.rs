@@ -1,7 +1,7 @@
 //! Belief networks: their bound and likelihood against enumeration, the estimators on them, and twenty layers in training.
 use tch::{Device, Kind, Tensor};
 use thruway::dist::bernoulli::Code;
-use thruway::estimators::{Built, Estimator, GradEstimator, Knobs, Place, Sizes, Variables};
+use thruway::estimators::{Built, Estimator, Knobs, Place, Sizes, Variables};
 use thruway::nn::belief::{Hidden, Init, Prior, Shape};
 use thruway::nn::elbo::Kl;
 use thruway::nn::likelihood::{bounds, log_weights};

@@ -292,7 +292,8 @@ fn every_score_enumeration_fixture_within_its_tolerance() {
 }
 
 /// Exact variances on the toy of the DisARM and ARMS papers, `f(b) = mean (b - c)^2`, c near 1/2: DisARM never above ARM, ARMS
-/// never above RLOO with as many draws, coordinate by coordinate.
+/// in any coordinate, ARMS never above RLOO with as many draws in their sum. (In a single coordinate ARMS may be: with logits
+/// 1, -1, 2 it is 2.7% above RLOO in the third.)
 #[test]
 fn variances_on_the_toy_are_ordered_as_the_papers_say() {
     let code = Code::ZeroOne;
@@ -330,7 +331,8 @@ fn variances_on_the_toy_are_ordered_as_the_papers_say() {
             ] {
                 let (a, b) = (variance(less), variance(more));
                 println!("c {target}, logits {logits:?}: {less} {:.4e}, {more} {:.4e}", total(&a), total(&b));
-                assert!((&a - &b).max().double_value(&[]) < 1e-12, "c {target}: {less} {a} above {more} {b}");
+                let above = (&a / &b - 1.0).max().double_value(&[]);
+                assert!(less != "disarm" || above < 1e-12, "c {target}: {less} {a} above {more} {b}");
                 assert!(total(&a) < 0.999 * total(&b), "c {target}: {less} is no better than {more}");
             }
         }

@@ -7,8 +7,8 @@
 //! | the others | layer by layer: the layers before keep their drawn states, the layer's own branches are drawn, and every branch draws the later layers anew |
 //!
 //! The last is how the published codes of DisARM, ARMS, Double CV and RODEO treat hierarchies. It costs the estimator's
-//! evaluations for every layer, and one more for each layer but the last: the chain that trains f itself and the
-//! later layers starts from the first branch.
+//! evaluations for every layer: `M D` for M branches. A layer's first branch is the state that the layers after it are
+//! trained on, and the last layer's branches train the loss itself (the published codes draw one more chain for that).
 //!
 //! Layers may have estimators of different kinds, except that score functions act jointly only if all are.
 use super::objective::{Deposit, deposit};

@@ -161,13 +161,15 @@ impl<'a> Flips<'a> {
         let columns = layer.weight.f_transpose(0, 1)?; // [L K, H]
         let change = match &layer.rest {
             Rest::Network(rest) => self.by_columns(&pre, &columns, rest)?,
-            Rest::Pixels(target) if self.own_loops(&columns)? => self.of_pixels(&pre, &columns, target)?,
-            Rest::Pixels(target) => {
-                let softplus = |a: &Tensor| -> Result<Tensor> {
-                    Ok((a.f_softplus()? - a * *target).f_sum_dim_intlist(-1, false, a.kind())?)
-                };
-                self.by_columns(&pre, &columns, &softplus)?
-            }
+            Rest::Pixels(target) => match self.of_pixels(&pre, &columns, target)? {
+                Some(change) => change,
+                None => {
+                    let softplus = |a: &Tensor| -> Result<Tensor> {
+                        Ok((a.f_softplus()? - a * *target).f_sum_dim_intlist(-1, false, a.kind())?)
+                    };
+                    self.by_columns(&pre, &columns, &softplus)?
+                }
+            },
         };
         match &layer.linear {
             None => Ok(change),
@@ -175,31 +177,29 @@ impl<'a> Flips<'a> {
         }
     }
 
-    fn own_loops(&self, columns: &Tensor) -> Result<bool> {
-        // a class left and a class taken: twice the columns
-        let slope = if self.variables == Variables::Categorical { 2.0 } else { self.variables.slope() };
-        kernel::own_loops(columns, slope)
-    }
-
-    /// Bernoulli outputs right after the layer, on the CPU.
-    fn of_pixels(&self, pre: &Tensor, columns: &Tensor, target: &Tensor) -> Result<Tensor> {
+    /// Bernoulli outputs right after the layer, on the CPU; none where the kernel does not serve them.
+    fn of_pixels(&self, pre: &Tensor, columns: &Tensor, target: &Tensor) -> Result<Option<Tensor>> {
+        if !kernel::own_loops(columns) {
+            return Ok(None);
+        }
         let (m, b, l, others) = (self.m, self.b, self.l, self.others);
         let h = pre.size()[2];
         let rows = pre.f_reshape([m * b, h])?;
-        // y . W of every column, [B, L] or [B, L, K]: the part of the loss linear in the pre-activations
-        let linear = target.f_matmul(&columns.f_transpose(0, 1)?)?.f_neg()?;
         let change = match self.variables {
             Variables::Boolean(code) => {
                 let bits = self.draws.f_reshape([m * b, l])?;
-                kernel::boolean(&rows, &columns.f_contiguous()?, &bits, code.slope())?
+                kernel::boolean(&rows, columns, &bits, code.slope())?
             }
             Variables::Categorical => {
                 let classes = self.draws.f_argmax(-1, false)?.f_view([m * b, l])?;
                 kernel::categorical(&rows, &columns.f_reshape([l, others + 1, h])?, &classes)?
             }
         };
+        let Some(change) = change else { return Ok(None) };
+        // y . W of every column, [B, L] or [B, L, K]: the part of the loss linear in the pre-activations
+        let linear = target.f_matmul(&columns.f_transpose(0, 1)?)?.f_neg()?;
         let size = if self.variables == Variables::Categorical { vec![b, l, others + 1] } else { vec![b, l] };
-        Ok(change.f_view([m, b, l, others])? + self.linear(&linear.f_view(&size[..])?)?)
+        Ok(Some(change.f_view([m, b, l, others])? + self.linear(&linear.f_view(&size[..])?)?))
     }
 
     /// Change of the encoded value of each bit by its flip, `[M, B, L]`.

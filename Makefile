@@ -81,7 +81,7 @@ estimators: build ## the table of estimators, into the README
 
 bench: build ## estimators and training step side by side with PyTorch (installs the full torch)
 	cargo build --release --example bench_server
-	$$(scripts/torch-env) benches/compare.py
+	$$(scripts/torch-env) benches/compare.py --markdown README.md --markdown benches/README.md
 
 parity: build ## training losses side by side with PyTorch, live (installs the full torch)
 	$(BIN)/thruway data mnist

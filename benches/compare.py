@@ -2,7 +2,7 @@
 
     cargo build --release --example bench_server
     python=$(scripts/torch-env)
-    $python benches/compare.py [--only steps|estimators|memory] [--blocks 5] [--device cpu] [--threads 1]
+    $python benches/compare.py [--only steps|estimators|memory] [--blocks 5] [--device cpu] [--threads 1] [--markdown PAGE] [--tables]
 
 Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and
 lets them work in turns, never at once: a machine that slows down slows both. A block is 100 training steps, or as many draws
@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -112,19 +113,65 @@ def summary(medians):
 
 
 def figure(s):
-    return f"{s['median']:.4g} ({s['min']:.4g}..{s['max']:.4g})"
+    median, low, high = (f"{x:.0f}" if x >= 1000 else f"{x:.4g}" for x in (s["median"], s["min"], s["max"]))
+    return f"{median} ({low}..{high})"
 
 
 def verdict(value, target):
     return f"<= {target:g} {'ok' if value <= target else 'MISSED'}"
 
 
-def table(title, head, rows):
+def label(result):
+    return result["estimator"] + (f", {result['samples']} samples" if "samples" in result else "")
+
+
+def rows_of(what, results):
+    """Title, head and rows of a table, from the results as they are written."""
+    if what == "steps":
+        head = ["preset", "optimizer", "estimator", "ours", "PyTorch", "PyTorch, fused Adam", "ratio", "target"]
+        rows = [
+            [r["preset"], r["optimizer"], r["estimator"]]
+            + [figure(r[side]) for side in ("ours", "pytorch", "pytorch_fused_adam")]
+            + [f"{r['ratio']:.3f}", verdict(r["ratio"], r["target"])]
+            + [f"{r['ratio_fused']:.3f}", verdict(r["ratio_fused"], r["target_fused"])]
+            for r in results
+        ]
+        return "VAE training step, batch 100, ms: median (range) of alternating blocks", head + ["ratio, fused", "target"], rows
+    if what == "estimators":
+        rows = [
+            [label(r), figure(r["ours"]), figure(r["pytorch"]), f"{r['ratio']:.3f}", verdict(r["ratio"], r["target"])]
+            for r in results
+        ]
+        return f"Draw and backward at {SHAPE}, us: median (range) of alternating blocks", ["estimator", "ours", "PyTorch", "ratio", "target"], rows
+    mib = 2**20
+    rows = [
+        [r["samples"], f"{r['ours'] / mib:.1f}", f"{r['pytorch'] / mib:.1f}", verdict(r["ours"] / mib, r["target"] / mib)]
+        for r in results
+    ]
+    return f"Gumbel-Rao at {SHAPE}, peak extra memory, each in a fresh process, MiB", ["samples", "ours", "PyTorch", "target"], rows
+
+
+def show(what, results):
+    title, head, rows = rows_of(what, results)
     print(f"\n{title}")
     widths = [max(len(str(row[i])) for row in [head] + rows) for i in range(len(head))]
     for row in [head] + rows:
         print("  ".join(str(cell).ljust(w) for cell, w in zip(row, widths)).rstrip())
     sys.stdout.flush()
+
+
+def write_markdown(page, results_dir):
+    """Fills every `<!-- bench:NAME -->` of a page from results_dir/NAME.json, up to `<!-- /bench -->`."""
+
+    def fill(match):
+        run = json.loads((results_dir / f"{match[1]}.json").read_text())
+        title, head, rows = rows_of(run["what"], run["results"])
+        about = f"{run['cpu']}, {run['threads']} thread, PyTorch {run['pytorch']['torch']}, {run['blocks']} blocks, {run['date'][:10]}."
+        lines = [f"{title}. {about}", ""]
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head)] + rows]
+        return "\n".join([f"<!-- bench:{match[1]} -->", *lines, "<!-- /bench -->"])
+
+    page.write_text(re.sub(r"<!-- bench:(\w+) -->.*?<!-- /bench -->", fill, page.read_text(), flags=re.S))
 
 
 def progress(text):
@@ -133,7 +180,7 @@ def progress(text):
 
 def steps(servers, args):
     """The whole training step: ours, PyTorch as published, PyTorch with fused Adam."""
-    rows, results = [], []
+    results = []
     for preset in ("8x4", "10x30"):
         for optimizer in ("adam", "radam"):
             for estimator in ("st", "stgs", "reinmax"):
@@ -158,12 +205,7 @@ def steps(servers, args):
                 result |= {"ours": ours, "pytorch": theirs, "pytorch_fused_adam": fused}
                 result |= {"ratio": ratio, "target": target, "ratio_fused": ratio_fused, "target_fused": FUSED_TARGET}
                 results.append(result)
-                rows.append(
-                    [preset, optimizer, estimator, figure(ours), figure(theirs), figure(fused)]
-                    + [f"{ratio:.3f}", verdict(ratio, target), f"{ratio_fused:.3f}", verdict(ratio_fused, FUSED_TARGET)]
-                )
-    head = ["preset", "optimizer", "estimator", "ours", "PyTorch", "PyTorch, fused Adam", "ratio", "target"]
-    table(f"VAE training step, batch 100, ms: median (range) of {args.blocks} blocks", head + ["ratio, fused", "target"], rows)
+    show("steps", results)
     for preset in ("8x4", "10x30"):
         worst = max((r for r in results if r["preset"] == preset), key=lambda r: r["ratio"])
         print(f"worst of {preset}: {worst['ratio']:.3f} ({worst['estimator']}, {worst['optimizer']})")
@@ -172,11 +214,10 @@ def steps(servers, args):
 
 def estimators(servers, args):
     """Draw and backward of each estimator beside its PyTorch counterpart."""
-    rows, results = [], []
+    results = []
     for estimator, knobs in ESTIMATORS:
         run = {"estimator": estimator, "shape": SHAPE} | knobs
-        label = estimator + (f" S={knobs['samples']}" if "samples" in knobs else "")
-        progress(f"estimator {label}")
+        progress(f"estimator {label(run)}")
         # about a second a block on the slower side, at least 3 draws
         us = statistics.median(servers["pytorch"].ask("estimator_block", iters=3, **run)["us"])
         iters = max(3, min(500, int(1e6 / us)))
@@ -190,15 +231,13 @@ def estimators(servers, args):
         target = RAO_1000_TARGET if knobs.get("samples") == 1000 else ESTIMATOR_TARGET
         result = run | {"unit": "us a draw with backward", "iters": iters, "ours": ours, "pytorch": theirs}
         results.append(result | {"ratio": ratio, "target": target})
-        rows.append([label, figure(ours), figure(theirs), f"{ratio:.3f}", verdict(ratio, target)])
-    title = f"draw + backward at {SHAPE}, us: median (range) of {args.blocks} blocks"
-    table(title, ["estimator", "ours", "PyTorch", "ratio", "target"], rows)
+    show("estimators", results)
     return results
 
 
 def memory(servers, args):
     """Peak resident memory of Gumbel-Rao, each in a fresh process."""
-    rows, results = [], []
+    results = []
     for samples in (10, 100, 1000):
         run = {"estimator": "gumbel-rao", "shape": SHAPE, "tau": 0.5}
         extra = {}
@@ -209,9 +248,7 @@ def memory(servers, args):
             extra[name] = fresh.ask("estimator_block", **run, samples=samples, iters=3)["extra_bytes"]
             fresh.close()
         results.append({"samples": samples, "unit": "bytes"} | extra | {"target": RAO_MEMORY_TARGET})
-        mega = [f"{extra[name] / 2**20:.1f}" for name in ("ours", "pytorch")]
-        rows.append([samples] + mega + [verdict(extra["ours"] / 2**20, RAO_MEMORY_TARGET / 2**20)])
-    table(f"Gumbel-Rao at {SHAPE}: peak extra memory, MiB", ["samples", "ours", "PyTorch", "target"], rows)
+    show("memory", results)
     return results
 
 
@@ -245,7 +282,13 @@ def main():
     ours = shlex.quote(str(ROOT / "target/release/examples/bench_server"))
     parser.add_argument("--ours", default=ours, help="command of our server")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
+    parser.add_argument("--markdown", type=pathlib.Path, action="append", default=[], help="page whose tables to fill from --out")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, fill the pages only")
     args = parser.parse_args()
+    if args.tables:
+        for page in args.markdown:
+            write_markdown(page, args.out)
+        return
     if shutil.which(shlex.split(args.ours)[0]) is None:
         raise SystemExit(f"{args.ours}: not built; run `cargo build --release --example bench_server`")
     servers = Servers(args)
@@ -263,6 +306,8 @@ def main():
         aside.write_text(json.dumps({"what": part} | about | {"results": results}, indent=1) + "\n")
         aside.replace(path)
     servers.close()
+    for page in args.markdown:
+        write_markdown(page, args.out)
     print(f"\nwritten: {', '.join(f'{part}_{args.device}.json' for part in chosen)} in {args.out}")
 
 

@@ -26,8 +26,7 @@ fn settings() -> Vec<(String, Estimator, Knobs)> {
         let samples = takes("samples").then_some(7);
         all.push((e.name(), e, Knobs { samples: samples.filter(|_| e == Estimator::GumbelRao), ..plain(e) }));
         for tau in [0.7, 1.3].into_iter().filter(|_| takes("tau")) {
-            let knobs =
-                Knobs { tau: Some(Tau::Constant(tau)), samples, gap: takes("gap").then_some(2.5), ..plain(e) };
+            let knobs = Knobs { tau: Some(Tau::Constant(tau)), samples, gap: takes("gap").then_some(2.5), ..plain(e) };
             if tau >= 1.0 || e.claims().tau != ">= 1" || e.build(&knobs).is_ok() {
                 all.push((format!("{} tau {tau}", e.name()), e, knobs));
             }

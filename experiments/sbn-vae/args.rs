@@ -181,8 +181,7 @@ impl Config {
         let steps = args.steps.map(|n| at_least(1, "--steps", n)).transpose()?;
         let epochs = args.epochs.map(|n| at_least(1, "--epochs", n)).transpose()?;
         // a length given replaces the preset's, whichever unit it is in
-        let (epochs, steps) =
-            if epochs.or(steps).is_some() { (epochs, steps) } else { (d.epochs, d.steps) };
+        let (epochs, steps) = if epochs.or(steps).is_some() { (epochs, steps) } else { (d.epochs, d.steps) };
         let lr = rate("--lr", args.lr.unwrap_or(d.lr))?;
         let default_cv = match estimator {
             Estimator::Nvil | Estimator::Rebar => 10.0 * lr,

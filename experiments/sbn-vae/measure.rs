@@ -52,7 +52,8 @@ pub fn log_variance(
     draws: i64,
     mut gradient: impl FnMut() -> Result<()>,
 ) -> Result<Option<f64>> {
-    let state = |e: &Built| e.parameters().into_iter().chain(e.buffers()).map(|(n, t)| (n, t.copy())).collect::<Vec<_>>();
+    let state =
+        |e: &Built| e.parameters().into_iter().chain(e.buffers()).map(|(n, t)| (n, t.copy())).collect::<Vec<_>>();
     let before: Vec<Vec<(String, Tensor)>> = estimators.iter().map(state).collect();
     let (mut mean, mut square): (Option<Tensor>, Option<Tensor>) = (None, None);
     for i in 0..draws {

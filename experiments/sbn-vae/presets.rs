@@ -114,9 +114,7 @@ pub fn defaults(preset: Option<Preset>, dataset: ImageSet, samples: Option<i64>)
         Preset::GsbSbn1 => Defaults { hidden_layers: 0, ..gsb(rodeo, dataset) },
         Preset::GsbSbn2 => Defaults { hidden_layers: 0, layers: 2, ..gsb(rodeo, dataset) },
         Preset::GsbVae => gsb(rodeo, dataset),
-        Preset::GsbCat1 => {
-            Defaults { hidden_layers: 0, latents: 20, categories: Some(10), ..gsb(rodeo, dataset) }
-        }
+        Preset::GsbCat1 => Defaults { hidden_layers: 0, latents: 20, categories: Some(10), ..gsb(rodeo, dataset) },
         Preset::GsbCatVae => Defaults { latents: 20, categories: Some(10), ..gsb(rodeo, dataset) },
         Preset::Foust1 => foust(rodeo, 1, 200),
         Preset::Foust2 => foust(rodeo, 2, 200),

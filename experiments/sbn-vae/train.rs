@@ -43,7 +43,9 @@ enum Moves {
 
 impl Moves {
     fn new(config: &Config, net: &BeliefNet) -> Result<Self> {
-        let by = |method| Adam::new(method, Settings { lr: config.lr, betas: BETAS, ..Settings::default() }, net.params().iter());
+        let by = |method| {
+            Adam::new(method, Settings { lr: config.lr, betas: BETAS, ..Settings::default() }, net.params().iter())
+        };
         Ok(match config.optimizer {
             Optimizer::Adam => Moves::Adam(by(Method::Adam)?),
             Optimizer::RAdam => Moves::Adam(by(Method::RAdam)?),

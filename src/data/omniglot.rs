@@ -9,7 +9,7 @@
 //! training, 16 to 20 for test), scaled by the same rule as far as can be told, in another order, and 45 more of them.
 //!
 //! **The rule.** Ink 1, background 0; from 105x105 by an antialiased cubic (a = -1/2, stretched by 3.75), first along rows,
-//! then along columns; clipped to [0, 1], times 255, rounded. The order of the rows is Python's
+//! then along columns, each result rounded to f32; clipped to [0, 1], times 255, rounded. The order of the rows is Python's
 //! `random.Random(28).shuffle` of the drawings by character, then person.
 use super::images::PIXELS;
 use super::mat;
@@ -177,16 +177,17 @@ impl Scaling {
 
     /// 105x105 ink -> 784 grey levels.
     fn apply(&self, ink: &[u8]) -> Vec<u8> {
-        let mut rows = [[0.0; SMALL]; SIDE];
+        let mut rows = [[0f32; SMALL]; SIDE];
         for (row, ink) in rows.iter_mut().zip(ink.chunks_exact(SIDE)) {
             for (out, (from, weights)) in row.iter_mut().zip(&self.weights) {
-                *out = weights.iter().zip(&ink[*from..]).map(|(w, &p)| w * f64::from(p)).sum();
+                *out = weights.iter().zip(&ink[*from..]).map(|(w, &p)| w * f64::from(p)).sum::<f64>() as f32;
             }
         }
         let columns = self.weights.iter().flat_map(|(from, weights)| {
-            (0..SMALL).map(|x| weights.iter().zip(&rows[*from..]).map(|(w, row)| w * row[x]).sum::<f64>())
+            (0..SMALL)
+                .map(|x| weights.iter().zip(&rows[*from..]).map(|(w, row)| w * f64::from(row[x])).sum::<f64>() as f32)
         });
-        columns.map(|v| (v.clamp(0.0, 1.0) * 255.0 + 0.5).floor() as u8).collect()
+        columns.map(|v| (f64::from(v).clamp(0.0, 1.0) * 255.0 + 0.5).floor() as u8).collect()
     }
 }
 

@@ -66,7 +66,7 @@ fn prepare<T>(
     let h = *pre.size().last().expect("checked by the caller") as usize;
     let width = h.div_ceil(LANES) * LANES;
     let largest = largest(slice(&columns)?) * slope as f32;
-    if !(largest < LARGEST) {
+    if largest.is_nan() || largest >= LARGEST {
         return Ok(None);
     }
     let every = ((80.0 / (largest * moves).max(1e-3)) as usize).clamp(1, 16);
@@ -139,7 +139,7 @@ pub fn boolean(pre: &Tensor, columns: &Tensor, bits: &Tensor, slope: f64) -> Res
     let bits = slice::<f32>(&bits)?;
     let mut out = vec![0f32; (n * l) as usize];
     let done = prepare(pre, columns, slope, 1.0, |r| boolean_loop(&r, bits, l as usize, &mut out))?;
-    Ok(done.map(|()| Ok::<_, Error>(Tensor::f_from_slice(&out)?.f_view([n, l])?)).transpose()?)
+    done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l])?)).transpose()
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
@@ -181,7 +181,7 @@ pub fn categorical(pre: &Tensor, columns: &Tensor, classes: &Tensor) -> Result<O
     let mut out = vec![0f32; (n * l * (k - 1)) as usize];
     let loops = |r: Ready| categorical_loop(&r, classes, l as usize, k as usize, &mut out);
     let done = prepare(pre, columns, 1.0, 2.0, loops)?;
-    Ok(done.map(|()| Ok::<_, Error>(Tensor::f_from_slice(&out)?.f_view([n, l, k - 1])?)).transpose()?)
+    done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l, k - 1])?)).transpose()
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]

@@ -37,13 +37,13 @@ pub fn log_weights(net: &BeliefNet, x: &Tensor, samples: i64, noise: &mut dyn No
         let rows = logits.f_flatten(0, 1)?;
         let v = net.variables();
         let bits = v.indicators(&rows, &v.probs("evaluation", &rows)?, 1, noise)?.f_view_as(&logits)?;
-        log_w -= net.log_prob(&logits, &bits)?;
+        log_w = &log_w - net.log_prob(&logits, &bits)?;
         if layer > 0 {
             let below = net.indicators(&states[layer - 1])?;
-            log_w += net.log_prob(&net.generate(layer, &net.encode(&bits)?)?, &below)?;
+            log_w = &log_w + net.log_prob(&net.generate(layer, &net.encode(&bits)?)?, &below)?;
         }
         if layer + 1 == net.depth() {
-            log_w += net.log_prob(&net.prior()?, &bits)?;
+            log_w = &log_w + net.log_prob(&net.prior()?, &bits)?;
         }
         states.push(net.encode(&bits)?);
     }

@@ -8,9 +8,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Settings that say how a problem was solved; all others say which problem it was.
-const METHOD: &[&str] =
-    &["estimator", "tau", "samples", "gap", "decay", "interval", "scale", "optimizer", "lr", "cv_lr", "batch_size", "epochs",
-      "steps", "preset"];
+const METHOD: &[&str] = &[
+    "estimator",
+    "tau",
+    "samples",
+    "gap",
+    "decay",
+    "interval",
+    "scale",
+    "optimizer",
+    "lr",
+    "cv_lr",
+    "batch_size",
+    "epochs",
+    "steps",
+    "preset",
+];
 
 /// All runs of one experiment.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use thruway::noise::{HostNoise, Noise, Tape};
 
 /// Says that a test did not run, past libtest's capture: a passing test's output is hidden, a skip must not be.
 /// `make test` counts these lines.
+#[allow(clippy::explicit_write)] // eprintln! is captured
 pub fn skip(test: &str, why: &str) {
     use std::io::Write;
     writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}").unwrap();

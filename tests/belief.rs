@@ -32,7 +32,7 @@ fn tiny(latents: &[i64], categories: Option<i64>, hidden: usize) -> BeliefNet {
     let mut net = BeliefNet::new(shape(latents, categories, hidden), Device::Cpu).unwrap();
     let _guard = tch::no_grad_guard();
     for (_, p) in net.params().iter() {
-        let _ = p.shallow_clone().copy_(&(p * 1.5 + Tensor::randn(p.size(), (Kind::Float, Device::Cpu)) * 0.5));
+        p.shallow_clone().copy_(&(p * 1.5 + Tensor::randn(p.size(), (Kind::Float, Device::Cpu)) * 0.5));
     }
     net.centre(&Tensor::from_slice(&[0.2f32, 0.5, 0.9, 0.0, 0.4, 1.0])).unwrap();
     net

@@ -9,7 +9,8 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench parity smoke sbn-grad \
+	estimators bench bench-step bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
+	stochbp stochbp-tables \
 	sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
@@ -51,7 +52,25 @@ poly: build ## polynomial programming (Fig. 1)
 	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
 
 sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; minutes)
-	$(BIN)/sbn-grad --seed 1
+	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100
+
+sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
+	for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS); done
+
+sbn-grad-tables: build ## tables and figures of experiments/sbn-grad/README.md, from the results beside it
+	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
+		--figures experiments/sbn-grad/results/figures
+
+stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
+	for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS); done
+	$(BIN)/stochbp tables runs/stochbp --figures runs/figures
+
+stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
+	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
+
+sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
+	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
+	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
 
 sbn-vae: build ## one Bernoulli VAE or belief network: make sbn-vae PRESET=rodeo-2x200 ESTIMATOR=reinmax SEED=0
 	$(BIN)/sbn-vae --preset $(or $(PRESET),rodeo-2x200) --estimator $(or $(ESTIMATOR),reinmax) --seed $(or $(SEED),0)
@@ -101,6 +120,15 @@ estimators: build ## the table of estimators, into the README
 bench: build ## estimators and training step side by side with PyTorch (installs the full torch)
 	cargo build --release --example bench_server
 	$$(scripts/torch-env) benches/compare.py --markdown README.md --markdown benches/README.md
+
+bench-step: build ## PSA's training step beside ST's, by back end: time, memory, gradient error (CPU, one thread; minutes)
+	$(BIN)/sbn-train bench --estimators st,psa,psa-exact,psa-expansion --batch-size 8,64 --threads 1 --device cpu \
+		--out benches/results/sbn_step_cpu.json --markdown benches/README.md
+
+bench-times: build ## the running-time table of the PSA paper (C.2), every method of it: make bench-times DEVICE=cuda
+	@mkdir -p runs
+	$(BIN)/sbn-train bench --estimators psa,concrete,tanh,reinforce,adf,local-reparam,st,hard-st --batch-size 64 --epoch \
+		--device $(or $(DEVICE),auto) --out runs/sbn_times.json
 
 parity: build ## training losses side by side with PyTorch, live (installs the full torch)
 	$(BIN)/thruway data mnist

@@ -13,6 +13,7 @@
 //! | [`exact`], [`probe`] | the enumeration oracle; bias, standard deviation and cosine against it |
 //! | [`nn`], [`optim`] | the networks of the experiments; Adam and RAdam with PyTorch's arithmetic |
 //! | [`data`], [`run`], [`report`] | data sets, run directories and resume, tables beside the published ones |
+//! | [`stochbp`] | stochastic backpropagation through continuous variables, and what it is compared with |
 //! | [`kernels`] | the hot loops |
 //!
 //! # Example
@@ -53,4 +54,5 @@ pub mod probe;
 pub mod report;
 pub mod run;
 pub mod sbn;
+pub mod stochbp;
 pub use error::{Error, Result};

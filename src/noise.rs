@@ -44,6 +44,37 @@ pub trait Noise {
     /// Standard normal.
     fn normal(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor>;
 
+    /// Standard gamma (scale 1), one draw for each entry of `shape`, all positive; at least the kind's smallest positive
+    /// normal number.
+    ///
+    /// By rejection from normals and uniforms (Marsaglia & Tsang 2000): rejected entries are drawn again until none is left. A
+    /// shape below 1 draws at `shape + 1` and multiplies by `u^(1 / shape)`.
+    fn gamma(&mut self, shape: &Tensor) -> Result<Tensor> {
+        let (kind, device) = (shape.kind(), shape.device());
+        let shape64 = shape.f_to_kind(Kind::Double)?.f_reshape([-1])?;
+        let small = shape64.f_lt(1.0)?;
+        let d = &shape64 + small.f_to_kind(Kind::Double)? - 1.0 / 3.0;
+        let mut draws = d.f_zeros_like()?;
+        let mut left = Tensor::f_arange(d.numel() as i64, (Kind::Int64, device))?;
+        while left.numel() > 0 {
+            let size = [left.numel() as i64];
+            let x = self.normal(&size, Kind::Double, device)?;
+            let u = self.uniform(&size, Kind::Double, device)?;
+            let d = d.f_index_select(0, &left)?;
+            let v = (&x / (&d * 9.0).f_sqrt()? + 1.0).f_pow_tensor_scalar(3)?;
+            // where v <= 0 the logarithm is no number and the comparison false
+            let bound = x.f_square()? * 0.5 + &d * (v.f_log()? - &v + 1.0);
+            let good = u.f_log()?.f_lt_tensor(&bound)?;
+            let _ = draws.f_index_copy_(0, &left.f_masked_select(&good)?, &(d * v).f_masked_select(&good)?)?;
+            left = left.f_masked_select(&good.f_logical_not()?)?;
+        }
+        if small.f_any()?.f_int64_value(&[])? != 0 {
+            let power = self.uniform(&shape64.size(), Kind::Double, device)?.f_log()? / &shape64;
+            draws = (&draws * power.f_exp()?).f_where_self(&small, &draws)?;
+        }
+        positive(draws.f_reshape(shape.size())?.f_to_kind(kind)?)
+    }
+
     /// What decides `rows` draws among `classes` classes.
     fn race(&mut self, rows: i64, classes: i64, kind: Kind, device: Device) -> Result<Race> {
         Ok(Race::Exponential(self.exponential(&[rows, classes], kind, device)?))
@@ -84,6 +115,10 @@ impl Noise for TorchNoise {
 
     fn normal(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
         Ok(Tensor::f_randn(size, (kind, device))?)
+    }
+
+    fn gamma(&mut self, shape: &Tensor) -> Result<Tensor> {
+        Ok(shape.f_internal_standard_gamma()?)
     }
 }
 
@@ -150,7 +185,7 @@ impl Noise for HostNoise {
 }
 
 /// Replays given tensors in order, an entry whole or in consecutive pieces. Each has the name of the request it answers: `uniform`, `exponential`, `gumbel`,
-/// `logistic`, `normal`, or `index` (a categorical draw, i64).
+/// `logistic`, `normal`, `gamma`, or `index` (a categorical draw, i64).
 ///
 /// # Errors
 /// [`Error::Tape`] on a request of another name or of more numbers than the entry has left, and from [`Tape::finish`] when draws are left over.
@@ -226,6 +261,9 @@ impl Noise for Tape {
     }
     fn normal(&mut self, size: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
         self.next("normal", size, kind, device)
+    }
+    fn gamma(&mut self, shape: &Tensor) -> Result<Tensor> {
+        self.next("gamma", &shape.size(), shape.kind(), shape.device())
     }
     fn race(&mut self, rows: i64, classes: i64, kind: Kind, device: Device) -> Result<Race> {
         match self.left.front() {

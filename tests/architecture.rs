@@ -59,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("exact", &["dist"]),
     ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
     ("probe", &["estimators", "exact", "noise", "dist"]),
+    ("stochbp", &["dist", "noise"]),
     ("optim", &["kernels", "autograd"]),
     ("nn", &["dist", "exact", "estimators", "kernels", "autograd", "noise"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),

@@ -428,6 +428,53 @@ fn sbn_grad_measures_and_resumes() {
     assert!(svg.contains("<polygon") && svg.trim_end().ends_with("</svg>") && !svg.contains("NaN"));
 }
 
+/// The page of results is what the binary writes from them, and its verdict on PSA and ST follows from the moments in
+/// summary.json, recomputed here.
+#[test]
+fn sbn_grad_page_follows_from_its_results() {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/sbn-grad");
+    let text = std::fs::read_to_string(place.join("README.md")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("README.md");
+    // every table emptied, so that nothing typed between the markers survives
+    let mut inside = false;
+    let empty = text.lines().filter(|l| {
+        let end = *l == "<!-- /table -->";
+        inside = (inside || l.starts_with("<!-- table:")) && !end;
+        !inside || l.starts_with("<!--") || end
+    });
+    std::fs::write(&page, empty.map(|l| format!("{l}\n")).collect::<String>()).unwrap();
+    let mut c = Command::new(env!("CARGO_BIN_EXE_sbn-grad"));
+    let out = c.args(["tables", "results/5-5-5", "--markdown"]).arg(&page).current_dir(&place).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(
+        std::fs::read_to_string(&page).unwrap(),
+        text,
+        "the page is not that of its results: make sbn-grad-tables"
+    );
+
+    let rows = read(&place.join("results/5-5-5/summary.json"))["final"]["accuracy"].as_array().unwrap().clone();
+    let mut compared = 0;
+    for line in text.lines().filter(|l| l.starts_with("| PSA is always more accurate than ST")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        for (layer, cell) in (1..).zip(&cells[3..cells.len() - 1]) {
+            let moments = |method: &str| {
+                let row =
+                    rows.iter().find(|r| r["setting"] == cells[2] && r["method"] == method && r["layer"] == layer);
+                let row = row.unwrap_or_else(|| panic!("{} has no {method} in layer {layer}", cells[2]));
+                assert_eq!(row["enumerated"], true, "{row}");
+                let (bias, std) = (row["bias"].as_f64().unwrap(), row["std"].as_f64().unwrap());
+                (bias.hypot(std), bias)
+            };
+            let (psa, st) = (moments("psa"), moments("st"));
+            let verdict = if psa.0 < st.0 && psa.1 < st.1 { "confirmed" } else { "refuted" };
+            assert!(cell.starts_with(verdict), "{}, layer {layer}: {psa:?} and {st:?}, but {cell}", cells[2]);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 5 * 3, "five parameter sets, three layers");
+}
+
 #[test]
 fn sbn_grad_refuses_bad_usage() {
     let place = tempfile::tempdir().unwrap();

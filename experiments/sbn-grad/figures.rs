@@ -1,10 +1,12 @@
 //! RMSE and cosine against the number of samples, with 70 % intervals, as SVG (Figs. 2 and 3).
-use crate::measure::Row;
+use crate::measure::{Row, counts};
 use crate::tables::{distinct, layer_name, slug};
 use std::fmt::Write;
 
 const COLOURS: [&str; 8] = ["#2a78d6", "#d9541e", "#128a5f", "#b27a00", "#c2447f", "#4a3aa7", "#6b6a65", "#c22b2a"];
 const PANEL: (f64, f64) = (330.0, 280.0);
+/// Most samples M of a figure.
+const MOST: i64 = 10_000;
 /// Left, right, top and bottom of the frame in a panel.
 const FRAME: (f64, f64, f64, f64) = (52.0, 322.0, 26.0, 244.0);
 /// Not drawn: they coincide with another curve in all layers but the head.
@@ -41,13 +43,12 @@ fn panel<'a>(own: &[&'a Row], methods: &[&str], layer: usize, last: usize, rmse:
     let here = own.iter().filter(|r| r.layer == layer && methods.contains(&r.method.as_str()));
     let curves: Vec<Curve> = here
         .map(|r| {
-            // what is not random is a line across
-            let end =
-                if r.points.len() == 1 { vec![r.points[0].clone(), r.points[0].clone()] } else { r.points.clone() };
-            let most = 10_000.0;
-            let dots = end.iter().enumerate().map(|(i, p)| {
-                let m = if r.points.len() == 1 && i == 1 { most } else { p.m as f64 };
-                if rmse { (m, p.rmse, p.rmse_band) } else { (m, p.cosine, p.cosine_band) }
+            // the 1, 2, 5 series to 10,000, whatever T was: beyond it a cosine has no value, and a band none for few groups
+            let dots = counts(MOST).filter_map(|m| {
+                let point = r.points.iter().find(|p| p.m == if r.samples == 1 { 1 } else { m });
+                let value = if rmse { r.rmse(m) } else { point.map(|p| p.cosine) };
+                let band = point.and_then(|p| if rmse { p.rmse_band } else { p.cosine_band });
+                Some((m as f64, value?, band))
             });
             (r.method.as_str(), dots.collect())
         })
@@ -87,7 +88,7 @@ fn draw(setting: &str, panels: &[Panel], methods: &[&str]) -> String {
     }
     let _ = writeln!(
         svg,
-        "<text x=\"12\" y=\"{:.0}\" fill=\"#555\">{setting}; line: over groups of M from the same samples; band: the central 70 % of the groups</text>\n</svg>",
+        "<text x=\"12\" y=\"{:.0}\" fill=\"#555\">{setting}; RMSE by enumeration where the states are all that is random, else and cosine over groups of M from the same samples; band: the central 70 % of the groups</text>\n</svg>",
         height - 6.0
     );
     svg
@@ -100,8 +101,7 @@ fn stroke(index: usize) -> String {
 
 fn draw_panel(svg: &mut String, panel: &Panel, methods: &[&str], clip: &str) {
     let (left, right, top, bottom) = FRAME;
-    let decades = 4.0;
-    let x = |m: f64| left + (right - left) * m.log10() / decades;
+    let x = |m: f64| left + (right - left) * m.log10() / (MOST as f64).log10();
     let y = |v: f64| {
         let v = if panel.log { v.max(1e-6).log10() } else { v };
         bottom - (bottom - top) * (v - panel.range.0) / (panel.range.1 - panel.range.0)

@@ -149,7 +149,7 @@ const ALL: &[Sentence] = &[
         text: "MuProp's linear baseline does not improve accuracy in deep layers (Section C.1): std with the true baseline, MuProp / REINFORCE",
         layer: 0,
         holds: |s, l| {
-            let of = |method: &str| Some(s.get(method, l)?.exact?.std);
+            let of = |method: &str| s.get(method, l)?.rmse(1); // unbiased: the standard deviation
             let (muprop, reinforce) = (of("muprop, true baseline")?, of("reinforce, true baseline")?);
             Some((muprop >= reinforce, format!("{} / {}", short(muprop), short(reinforce))))
         },

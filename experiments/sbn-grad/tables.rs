@@ -95,7 +95,7 @@ fn architectures(runs: &[Measured]) -> Table {
     };
     Table {
         name: "architectures".into(),
-        title: "Layer 1 after one epoch, relative, means over runs of several seeds".into(),
+        title: "Layer 1 after one epoch, relative, means over seeds".into(),
         columns,
         rows: methods.into_iter().map(line).collect(),
         notes: vec![],
@@ -129,14 +129,18 @@ pub fn layer_name(layer: usize, last: usize) -> String {
 }
 
 impl Row {
-    /// RMSE of M samples: by enumeration; for unbiased methods from the variance, as `std / sqrt(M)`; else as sampled.
+    /// RMSE of M samples: by enumeration; for unbiased methods from the variance, as `std / sqrt(M)`; else as sampled, and
+    /// for more samples than that from their moments.
     pub fn rmse(&self, m: i64) -> Option<f64> {
         match self.exact {
             Some(e) => Some(e.rmse(m as f64)),
             None if self.unbiased => Some(self.sampled.std / (m as f64).sqrt()),
             // no randomness: one sample is as good as any number
             None if self.samples == 1 => Some(self.sampled.bias),
-            None => self.points.iter().find(|p| p.m == m).map(|p| p.rmse),
+            None => Some(match self.points.iter().find(|p| p.m == m) {
+                Some(p) if p.groups >= 10 => p.rmse,
+                _ => self.bias().hypot(self.sampled.std / (m as f64).sqrt()),
+            }),
         }
     }
 

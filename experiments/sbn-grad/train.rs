@@ -140,7 +140,7 @@ pub fn run(args: Args) -> Result<()> {
     let epochs = at.step / steps_per_epoch;
     run.save(at.step, epochs, &at.checkpoint(&leaves, &optimizer)?)?;
     let lines: Vec<String> =
-        at.rows.iter().map(|r| Ok(rounded(serde_json::to_value(r)?).to_string() + "\n")).collect::<Result<_>>()?;
+        at.rows.iter().map(|r| Ok(rounded(serde_json::to_value(r)?, 6).to_string() + "\n")).collect::<Result<_>>()?;
     let path = run.dir.join("accuracy.jsonl");
     std::fs::write(&path, lines.concat()).map_err(Error::io(&path))?;
     println!("{}", crate::tables::text(&at.rows));
@@ -152,20 +152,30 @@ pub fn run(args: Args) -> Result<()> {
         metrics.insert("train_loss".into(), loss.into());
     }
     let accuracy: Vec<Value> = at.rows.iter().map(headline).collect();
-    metrics.insert("accuracy".into(), rounded(Value::Array(accuracy)));
+    metrics.insert("accuracy".into(), rounded(Value::Array(accuracy), 6));
     run.finish(at.step, epochs, metrics)?;
     Ok(())
 }
 
-/// Numbers with six digits: what is measured with sampling error needs no more, and the files stay small.
-fn rounded(value: Value) -> Value {
+/// Numbers with six digits, those of the curves, which have sampling error, with four: the files stay small.
+fn rounded(value: Value, digits: usize) -> Value {
     match value {
         Value::Number(n) if n.is_f64() => {
             let x = n.as_f64().expect("it is one");
-            format!("{x:.5e}").parse::<f64>().map_or(Value::Number(n), |x| json!(x))
+            format!("{x:.*e}", digits - 1).parse::<f64>().map_or(Value::Number(n), |x| json!(x))
         }
-        Value::Array(a) => Value::Array(a.into_iter().map(rounded).collect()),
-        Value::Object(o) => Value::Object(o.into_iter().map(|(k, v)| (k, rounded(v))).collect()),
+        Value::Array(a) => Value::Array(a.into_iter().map(|v| rounded(v, digits)).collect()),
+        Value::Object(o) => {
+            let digits = |k: &str| if k == "points" { 4 } else { digits };
+            Value::Object(
+                o.into_iter()
+                    .map(|(k, v)| {
+                        let d = digits(&k);
+                        (k, rounded(v, d))
+                    })
+                    .collect(),
+            )
+        }
         other => other,
     }
 }

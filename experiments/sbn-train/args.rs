@@ -35,10 +35,10 @@ pub struct Args {
     /// What is done to training images (Section 5 compares the three)
     #[arg(long, value_enum, default_value_t = Augment::None)]
     pub augment: Augment,
-    /// Training images, from those that validation leaves [default: all; smoke: 256]
+    /// Training images, from those that validation leaves [default: all; smoke: 128]
     #[arg(long, allow_hyphen_values = true)]
     pub train_size: Option<i64>,
-    /// Training images withheld for validation [default: 5000 (C.2); smoke: 64]
+    /// Training images withheld for validation [default: 5000 (C.2); smoke: 32]
     #[arg(long, allow_hyphen_values = true)]
     pub valid_size: Option<i64>,
     /// Output channels of the first three layers; the others have twice as many [default: 96 (C.2); smoke: 8]
@@ -53,7 +53,7 @@ pub struct Args {
     /// Steps to train; with --epochs the first reached ends the run [default: no limit; smoke: 8]
     #[arg(long, allow_hyphen_values = true)]
     pub steps: Option<i64>,
-    /// Learning rate of SGD with Nesterov momentum 0.9: a number, or auto for the search of C.2 [default: 0.01; paper: auto]
+    /// Learning rate of SGD with Nesterov momentum 0.9: a number, or auto for the search of C.2 [default: 0.003; paper: auto]
     #[arg(long, allow_hyphen_values = true)]
     pub lr: Option<Lr>,
     /// Trials of the search (C.2)
@@ -117,7 +117,7 @@ pub enum Command {
 pub enum Preset {
     /// All of C.2: 2000 epochs, the learning rate searched for
     Paper,
-    /// Seconds on one core: 8 channels, 256 images, 8 steps
+    /// Seconds on one core: 8 channels, 128 images, 8 steps
     Smoke,
 }
 
@@ -239,7 +239,7 @@ impl Config {
             return Err(Error::range("--grad-clamp", "positive", clamp));
         }
         let (smoke, paper) = (preset == Some(Preset::Smoke), preset == Some(Preset::Paper));
-        let lr = args.lr.unwrap_or(if paper { Lr::Auto } else { Lr::Fixed(0.01) });
+        let lr = args.lr.unwrap_or(if paper { Lr::Auto } else { Lr::Fixed(0.003) });
         if let Lr::Fixed(lr) = lr
             && !(lr.is_finite() && lr > 0.0)
         {
@@ -255,8 +255,8 @@ impl Config {
             preset: preset.map(Preset::name),
             estimator: method,
             augment: args.augment,
-            train_size: optional("--train-size", args.train_size)?.or(smoke.then_some(256)),
-            valid_size: positive("--valid-size", args.valid_size, if smoke { 64 } else { 5000 })?,
+            train_size: optional("--train-size", args.train_size)?.or(smoke.then_some(128)),
+            valid_size: positive("--valid-size", args.valid_size, if smoke { 32 } else { 5000 })?,
             channels: positive("--channels", args.channels, if smoke { 8 } else { 96 })?,
             batch_size: positive("--batch-size", Some(args.batch_size), 64)?,
             epochs,

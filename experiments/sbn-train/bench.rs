@@ -2,21 +2,22 @@
 //!
 //! Blocks of steps alternate between the methods, so that a change of the machine's speed meets all of them; a figure is the
 //! median over blocks of a block's time a step, a ratio the median over rounds of the two blocks' ratio. Memory is the
-//! peak of a process that does nothing else.
+//! peak of a process that does nothing else. The figures go to a JSON file, and tables in a page are filled from it.
 use crate::args::Args;
 use crate::images::Batch;
 use crate::train::Learner;
-use crate::{args, network};
+use crate::{args, measure, network};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use thruway::data::{Cifar10, unit_interval};
 use thruway::error::{Error, Result};
 use thruway::kernels::delta::{Backend, DeltaOptions};
 use thruway::noise::TorchNoise;
-use thruway::report::table::Table;
+use thruway::report::{markdown, table::Table};
 use thruway::run::RunArgs;
 use thruway::sbn::{Carrier, Knobs, Method, Network, Rule};
 
@@ -90,9 +91,18 @@ pub struct BenchArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Also time the ten-sample measurement of a batch, and say what an epoch takes (the table of C.2)
+    #[arg(long)]
+    epoch: bool,
     /// Write the figures as JSON too
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Measure nothing: read the figures from a file that --out wrote
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    from: Option<PathBuf>,
+    /// Fill `<!-- table:NAME -->` of this page, NAME being the stem of the file of --out or --from
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Print the peak memory of a few steps of the first method and batch size, as JSON, and nothing else
     #[arg(long, hide = true)]
     memory_only: bool,
@@ -108,7 +118,7 @@ struct Memory {
 }
 
 /// A line of the result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Row {
     batch: i64,
     estimator: String,
@@ -120,8 +130,30 @@ struct Row {
     /// Of whole steps, to st's: median, and the least and the most over the rounds.
     to_st: Option<[f64; 3]>,
     memory: Option<Memory>,
+    /// Of `above_idle`, to st's.
+    memory_to_st: Option<f64>,
+    /// Median, seconds a measurement of a batch with ten samples.
+    measurement_s: Option<f64>,
     /// Relative L2 distance of the gradient from the one with the exact product, all parameters; worst parameter.
     gradient_error: Option<[f64; 2]>,
+}
+
+/// A finished bench, as its file has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Of the images: time depends on their number and size alone.
+    dataset: String,
+    cpu: String,
+    load_at_start: f64,
+    threads: i32,
+    device: String,
+    channels: i64,
+    psa_tol: f64,
+    rounds: i64,
+    block: i64,
+    trained: i64,
+    git_revision: String,
+    rows: Vec<Row>,
 }
 
 /// The bench.
@@ -133,20 +165,50 @@ pub fn run(bench: BenchArgs) -> Result<()> {
         println!("{}", serde_json::to_string(&memory)?);
         return Ok(());
     }
-    let mut rows = vec![];
-    for &batch in &bench.batch_size {
-        rows.extend(measure(&bench, batch, device)?);
-    }
-    print!("{}", table(&rows, &bench).text());
+    let record = match &bench.from {
+        Some(path) => serde_json::from_str(&std::fs::read_to_string(path).map_err(Error::io(path))?)?,
+        None => record(&bench, device)?,
+    };
+    let file = bench.out.as_deref().or(bench.from.as_deref());
+    let table = table(&record, &name(file));
+    print!("{}", table.text());
     if let Some(path) = &bench.out {
-        let text = serde_json::to_string_pretty(&serde_json::json!({
-            "threads": bench.threads, "device": bench.device, "channels": bench.channels, "psa_tol": bench.psa_tol,
-            "rounds": bench.rounds, "block": bench.block, "trained": bench.trained,
-            "git_revision": env!("THRUWAY_GIT_REVISION"), "rows": rows,
-        }))?;
+        let text = serde_json::to_string_pretty(&record)?;
         std::fs::write(path, text + "\n").map_err(Error::io(path))?;
     }
+    if let Some(page) = &bench.markdown {
+        markdown::fill_file(page, &[table])?;
+    }
     Ok(())
+}
+
+fn name(file: Option<&Path>) -> String {
+    file.and_then(Path::file_stem).map_or("sbn-train-bench".into(), |s| s.to_string_lossy().into_owned())
+}
+
+fn record(bench: &BenchArgs, device: Device) -> Result<Record> {
+    let proc = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let cpu = proc("/proc/cpuinfo");
+    let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(':').nth(1)).unwrap_or("unknown");
+    let load = proc("/proc/loadavg").split(' ').next().and_then(|l| l.parse().ok()).unwrap_or_default();
+    let mut rows = vec![];
+    for &batch in &bench.batch_size {
+        rows.extend(measure(bench, batch, device)?);
+    }
+    Ok(Record {
+        dataset: "synthetic".into(),
+        cpu: cpu.trim().into(),
+        load_at_start: load,
+        threads: bench.threads,
+        device: format!("{device:?}").to_lowercase(),
+        channels: bench.channels,
+        psa_tol: bench.psa_tol,
+        rounds: bench.rounds,
+        block: bench.block,
+        trained: bench.trained,
+        git_revision: env!("THRUWAY_GIT_REVISION").into(),
+        rows,
+    })
 }
 
 /// The whitened network, after `trained` steps, and a batch of generated images.
@@ -185,10 +247,11 @@ fn measure(bench: &BenchArgs, batch: i64, device: Device) -> Result<Vec<Row>> {
         let _guard = tch::no_grad_guard();
         network.params().iter().zip(&start).try_for_each(|((_, p), s)| Ok(p.shallow_clone().f_copy_(s)?))
     };
-    // by method, by round: seconds of forward, backward, update, a step
+    // by method, by round: seconds of forward, backward, update; and of a measurement
     let mut times = vec![vec![]; learners.len()];
+    let mut measurements = vec![vec![]; learners.len()];
     for round in 0..=bench.rounds {
-        for (learner, times) in learners.iter_mut().zip(&mut times) {
+        for (i, (learner, times)) in learners.iter_mut().zip(&mut times).enumerate() {
             put_back()?;
             let mut sums = [0.0; 3];
             for _ in 0..bench.block {
@@ -198,12 +261,18 @@ fn measure(bench: &BenchArgs, batch: i64, device: Device) -> Result<Vec<Row>> {
             if round > 0 {
                 times.push(sums.map(|s| s / bench.block as f64));
             }
+            if bench.epoch && round > 0 {
+                let start = Instant::now();
+                measure::batch(&network, &*methods[i], &images.images, &images.labels, 10)?;
+                synchronize(device);
+                measurements[i].push(start.elapsed().as_secs_f64());
+            }
         }
     }
     put_back()?;
     let st = bench.estimators.iter().position(|c| c.method == Method::St);
     let whole = |i: usize| times[i].iter().map(|t: &[f64; 3]| t.iter().sum::<f64>()).collect::<Vec<_>>();
-    let mut rows = vec![];
+    let mut rows: Vec<Row> = vec![];
     for (i, contender) in bench.estimators.iter().enumerate() {
         let part = |k: usize| median(&times[i].iter().map(|t| t[k]).collect::<Vec<_>>());
         let to_st = st.map(|st| {
@@ -220,11 +289,17 @@ fn measure(bench: &BenchArgs, batch: i64, device: Device) -> Result<Vec<Row>> {
             step_s: median(&whole(i)),
             to_st,
             memory: if device == Device::Cpu { Some(memory_apart(bench, *contender, batch)?) } else { None },
+            memory_to_st: None,
+            measurement_s: bench.epoch.then(|| median(&measurements[i])),
             gradient_error: (contender.method == Method::Psa)
                 .then(|| gradient_error(&network, &*methods[i], &images))
                 .transpose()?,
         });
         eprintln!("batch {batch}: {} measured", contender.name());
+    }
+    let above = |r: &Row| r.memory.map(|m| m.above_idle as f64);
+    if let Some(st) = st.and_then(|st| above(&rows[st])) {
+        rows.iter_mut().for_each(|r| r.memory_to_st = above(r).map(|own| own / st));
     }
     Ok(rows)
 }
@@ -303,23 +378,36 @@ fn status(key: &str) -> Result<u64> {
     kib.map(|k| k * 1024).ok_or_else(|| Error::Usage(format!("{path} has no {key}")))
 }
 
-fn table(rows: &[Row], bench: &BenchArgs) -> Table {
-    let columns = [
-        "batch",
-        "estimator",
-        "forward [ms]",
-        "backward [ms]",
-        "update [ms]",
-        "step [ms]",
-        "step / st",
-        "peak [MiB]",
-        "above idle [MiB]",
-        "gradient error",
-    ];
+/// Appendix C.2's table, seconds a batch of 64 on a GTX 1080 or a P100: method, forward, backward, and for an epoch of
+/// training and of validation, both with measurements.
+const PUBLISHED: [(&str, [f64; 4]); 8] = [
+    ("psa", [0.013, 0.056, 105.0, 14.0]),
+    ("concrete", [0.009, 0.012, 77.0, 13.0]),
+    ("tanh", [0.005, 0.011, 77.0, 12.5]),
+    ("reinforce", [0.014, 0.009, 77.0, 14.0]),
+    ("adf", [0.012, 0.031, 91.5, 14.0]),
+    ("local-reparam", [0.015, 0.029, 98.0, 14.0]),
+    ("st", [0.009, 0.011, 77.0, 13.0]),
+    ("hard-st", [0.009, 0.011, 77.0, 13.0]),
+];
+
+fn table(record: &Record, name: &str) -> Table {
+    let Record { rows, rounds, block, .. } = record;
+    let mut columns =
+        vec!["batch", "estimator", "forward [ms]", "backward [ms]", "update [ms]", "step [ms]", "step / st"];
+    columns.extend(["peak [MiB]", "above idle [MiB]", "above idle / st", "gradient error"]);
+    let epoch = rows.iter().any(|r| r.measurement_s.is_some());
+    if epoch {
+        columns.extend(["training epoch [s]", "validation epoch [s]"]);
+    }
+    let print = rows.iter().any(|r| r.batch == 64);
+    if print {
+        columns.push("published: forward, backward [ms], training, validation epoch [s]");
+    }
     let ms = |s: f64| format!("{:.2}", 1e3 * s);
     let mib = |b: u64| format!("{:.0}", b as f64 / 1048576.0);
     let row = |r: &Row| {
-        vec![
+        let mut cells = vec![
             r.batch.to_string(),
             r.estimator.clone(),
             ms(r.forward_s),
@@ -329,20 +417,49 @@ fn table(rows: &[Row], bench: &BenchArgs) -> Table {
             r.to_st.map(|[m, low, high]| format!("{m:.2} ({low:.2} to {high:.2})")).unwrap_or_default(),
             r.memory.map(|m| mib(m.peak)).unwrap_or_default(),
             r.memory.map(|m| mib(m.above_idle)).unwrap_or_default(),
+            r.memory_to_st.map(|m| format!("{m:.2}")).unwrap_or_default(),
             r.gradient_error.map(|[all, worst]| format!("{all:.1e} (worst parameter {worst:.1e})")).unwrap_or_default(),
-        ]
+        ];
+        if epoch {
+            let of = |images: f64, step: f64| {
+                r.measurement_s.map(|m| format!("{:.1}", images / r.batch as f64 * (m + step))).unwrap_or_default()
+            };
+            cells.extend([of(45_000.0, r.step_s), of(5_000.0, 0.0)]);
+        }
+        if print {
+            let theirs = PUBLISHED.iter().find(|(name, _)| r.batch == 64 && *name == r.estimator);
+            let theirs = theirs.map(|(_, [f, b, t, v])| format!("{:.0}, {:.0}, {t}, {v}", 1e3 * f, 1e3 * b));
+            cells.push(theirs.unwrap_or_default());
+        }
+        cells
     };
+    let mut notes = vec![
+        format!(
+            "medians over {rounds} rounds of blocks of {block} steps, methods alternating; step / st: median and range over \
+             rounds; generated images; {}, load {} at the start, revision {}",
+            record.cpu, record.load_at_start, record.git_revision
+        ),
+        "memory: of a process that does three steps and nothing else; above idle: beyond network and batch".into(),
+        "gradient error: relative L2 distance from psa with the exact product at the same states".into(),
+    ];
+    if epoch {
+        let why =
+            "epochs are not run: 45,000 images' steps with a ten-sample measurement each, 5,000 images' measurements";
+        notes.push(why.into());
+    }
+    if print {
+        let why = "published: Appendix C.2, PyTorch and a CUDA kernel on a GTX 1080 or P100; the machines differ, so only \
+                   ratios within a column mean something";
+        notes.push(why.into());
+    }
     Table {
-        name: "sbn-train-bench".into(),
+        name: name.into(),
         title: format!(
             "training step of the CIFAR net, {} channels, {} threads, {}",
-            bench.channels, bench.threads, bench.device
+            record.channels, record.threads, record.device
         ),
-        columns: columns.map(String::from).into(),
+        columns: columns.into_iter().map(String::from).collect(),
         rows: rows.iter().map(row).collect(),
-        notes: vec![
-            format!("medians over {} rounds of blocks of {} steps, methods alternating", bench.rounds, bench.block),
-            "gradient error: relative L2 distance from psa with the exact product at the same states".into(),
-        ],
+        notes,
     }
 }

@@ -1,6 +1,5 @@
 //! The images of a run: training and validation, and batches of them.
 use crate::args::{Config, Dataset};
-use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use thruway::data::cifar10::Variant;
 use thruway::data::{Cifar10, Fetch, unit_interval};
@@ -55,11 +54,6 @@ impl Images {
             })
         };
         Ok(Images { variant: set.variant, valid: part(0, config.valid_size)?, train: part(config.valid_size, size)? })
-    }
-
-    /// For config.json.
-    pub fn counts(&self) -> Value {
-        json!({ "train": self.train.len(), "valid": self.valid.len() })
     }
 }
 

@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<()> {
     let network = network::new(config.channels, device)?;
     let mut recorded = serde_json::to_value(&config)?;
     recorded["dataset"] = serde_json::to_value(images.variant)?;
-    recorded["images"] = images.counts();
+    recorded["train_size"] = images.train.len().into();
     let default_out: PathBuf =
         ["runs", "sbn-train", &config.estimator.name(), &args.run.seed.to_string()].iter().collect();
     let (mut run, saved) = Run::open("sbn-train", &args.run, default_out, recorded)?;

@@ -9,6 +9,7 @@
 //! Sources, checksums, licences and the environment variables: `data/README.md`.
 pub mod augment;
 pub mod binarise;
+pub mod breast_cancer;
 pub mod cifar10;
 pub mod fetch;
 pub mod idx;

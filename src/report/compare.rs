@@ -16,6 +16,7 @@ const METHOD: &[&str] = &[
     "decay",
     "interval",
     "scale",
+    "order",
     "optimizer",
     "lr",
     "cv_lr",
@@ -23,6 +24,19 @@ const METHOD: &[&str] = &[
     "epochs",
     "steps",
     "preset",
+    // of stochastic binary networks
+    "tanh_scale",
+    "head",
+    "published_head",
+    "constant",
+    "baseline",
+    "psa_backend",
+    "psa_tol",
+    "grad_clamp",
+    "lr_trials",
+    "lr_epochs",
+    "lr_steps",
+    "lr_objective",
 ];
 
 /// All runs of one experiment.
@@ -268,7 +282,7 @@ fn published_cells(group: &Group, metric: &str, ours: &Spread, notes: &mut Vec<S
 pub(crate) fn metric_title(family: &str, metric: &str) -> String {
     let nats = ["elbo", "loss", "bce", "kl"].iter().any(|m| metric.contains(m));
     let nats = nats || metric.contains("likelihood");
-    let unit = if matches!(family, "vae" | "sbn-vae") && nats { " [nats]" } else { "" };
+    let unit = if ["vae", "sbn-vae", "sbn-train"].contains(&family) && nats { " [nats]" } else { "" };
     format!("{}{unit}", metric.replace("neg_elbo", "−ELBO").replace('_', " "))
 }
 

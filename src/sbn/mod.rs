@@ -8,7 +8,16 @@
 //! Slips of the paper that a re-implementation meets, and where they are put right: Eq. 33a in [`Head`], Eq. 10 (the sign of
 //! Eq. 11 holds) in [`psa`], Eqs. 44, 46, 47, 50 and 51 in [`crate::kernels::delta`], Eqs. 36-37 (derivatives in theta, a sum
 //! over units) in [`psa`]. After Algorithm 1 the product is `D^l Delta^{l+1} ... Delta^L df`. Where the released code departs
-//! from the paper, the paper is followed: see [`tanh`], [`concrete`], [`adf`].
+//! from the paper, the paper is followed and the released variant has a name:
+//!
+//! | released code | paper, and here | its name |
+//! |---|---|---|
+//! | scores of ADF and LocalReparam go through a binary unit | states of the last layer are sampled | [`Knobs::published_head`] |
+//! | tanh(a) in the CIFAR network | the mean of the state, tanh(a/2) | [`Knobs::tanh_scale`] 2 |
+//! | Concrete as tanh((a - Z)/T), T = 1 | temperature tau = T/2 | [`Knobs::tau`] 0.5 |
+//! | `Affine` augmentation is overwritten by none | [`Augment::Affine`](crate::data::augment::Augment) | `--augment none` |
+//! | gradient entries clamped to ±1000 | not clamped | `sbn-train --grad-clamp 1000` |
+//! | learning-rate search on the mean of last losses | on an exponential average | `sbn-train --lr-objective last` |
 //!
 //! Legend: `B` batch, `K` class scores, `L` layers, `n` units of a layer, `R` replicas of a network.
 mod baseline;

@@ -58,8 +58,8 @@ impl Psa {
         let fold = layer.fold()?;
         let x_in = fold.shaped(&state.x)?;
         let a = fold.apply(&state.x)?;
-        let x = draws.states(index, &noise, &a)?;
         let up = tch::no_grad(|| noise.cdf(&a.detach()))?;
+        let x = draws.states_from(index, &noise, &up)?;
         let (conv, options) = (fold.conv(), self.delta);
         let q_in = state.q.as_ref().map(|q| fold.shaped(q)).transpose()?;
         let function = Function::new("PsaLayer").save(&[&a, &x, &x_in, &fold.weight]);

@@ -24,6 +24,9 @@
 //! that could cancel, w = 0 gives 0; written as `2 F'(a) / (x coth(w) - tau)` it is a subtraction and a division a
 //! term (the paper's Eq. 51 has a product and a sum), and its geometric series in `t tau`, economised, is the expansion.
 //! Another scale s replaces a and w by a / s and w / s.
+//!
+//! With logistic noise on the CPU a weight below 1e-9 in size, 0 included, counts as ±1e-9 in float32 (1e-70 in float64), so that its `coth`
+//! stays finite in a product of four: off by at most 5e-10 on a bracket. A connection that is absent has no weight.
 use crate::dist::binary::{BinaryNoise, Shape};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

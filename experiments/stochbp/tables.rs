@@ -1,0 +1,186 @@
+//! `stochbp tables`: means over seeds of finished runs, the paper's claims beside them, and the curves.
+use crate::args::TablesArgs;
+use crate::{claims, curves};
+use std::collections::BTreeMap;
+use thruway::error::{Error, Result};
+use thruway::report::markdown::fill_file;
+use thruway::report::runs::{Group, find, group};
+use thruway::report::stats::Spread;
+use thruway::report::table::Table;
+
+/// The runs that solve one problem, by estimator.
+pub struct Problem {
+    /// `quadratic-10`, `logistic-standard-once-0.1`: the file names and markers.
+    pub name: String,
+    /// `d = 10`, or the settings of the logistic problem.
+    pub title: String,
+    /// Problem 1 and 2, or the logistic one.
+    pub family: String,
+    /// In the order of [`ORDER`].
+    pub groups: Vec<(String, Group)>,
+}
+
+/// Labels of estimators as they stand in tables and legends.
+pub const ORDER: [&str; 8] =
+    ["stochbp", "stochbp N=4", "stochbp N=8", "score", "pathwise", "weak", "measure-valued", "exact"];
+
+impl Problem {
+    /// The runs of one estimator.
+    pub fn get(&self, estimator: &str) -> Option<&Group> {
+        self.groups.iter().find(|(name, _)| name == estimator).map(|(_, g)| g)
+    }
+
+    /// A final metric over the seeds of one estimator.
+    pub fn spread(&self, estimator: &str, metric: &str) -> Option<Spread> {
+        Spread::of(&self.get(estimator)?.values(metric)?)
+    }
+
+    /// The mean over the run of an estimator's log variance at the parameters of the run that probes them all.
+    pub fn probed(&self, estimator: &str) -> Option<Spread> {
+        let metric = format!("mean_log_variance_{}", estimator.replace(" N=", "_").replace('-', "_"));
+        ["exact", "pathwise"].iter().find_map(|prober| self.spread(prober, &metric))
+    }
+
+    /// What is minimised, at the end or as a mean over the run's log points: the loss, or minus the evidence lower bound.
+    pub fn goal(&self) -> &'static str {
+        if self.family == "logistic" { "elbo" } else { "expected_loss" }
+    }
+
+    /// All estimators there are.
+    pub fn estimators(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// The subcommand.
+pub fn run(args: &TablesArgs) -> Result<()> {
+    let (groups, unfinished) = group(find(&args.runs)?)?;
+    for run in &unfinished {
+        eprintln!("{}: not finished, left out", run.dir.display());
+    }
+    let problems = problems(groups)?;
+    let mut tables = all(&problems);
+    tables.push(claims::table(&problems));
+    for table in &tables {
+        println!("{}", table.text());
+    }
+    if let Some(file) = &args.markdown {
+        println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
+    }
+    if let Some(dir) = &args.figures {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        for (name, svg) in curves::figures(&problems)? {
+            let path = dir.join(name);
+            std::fs::write(&path, svg).map_err(Error::io(&path))?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Sorted by family, then dimension or settings.
+fn problems(groups: Vec<Group>) -> Result<Vec<Problem>> {
+    let mut found: BTreeMap<(String, i64, String), Problem> = BTreeMap::new();
+    for g in groups {
+        let run = g.first();
+        let of = |key: &str| run.setting(key).unwrap_or_default();
+        let family = of("problem");
+        if run.family != "stochbp" || family.is_empty() {
+            let reason = format!("is a run of {}, not of stochbp", run.family);
+            return Err(Error::Run { dir: run.dir.clone(), reason, remedy: "give runs of stochbp alone".into() });
+        }
+        let (title, dim, name) = match family.as_str() {
+            "logistic" => {
+                let (features, kl, scale) = (of("features"), of("kl"), of("initial_scale"));
+                let scale = scale.trim_end_matches(".0").to_string();
+                let title = format!("features {features}, KL counted {kl}, scales from {scale}");
+                (title, 0, format!("logistic-{features}-{kl}-{scale}"))
+            }
+            toy => (format!("d = {}", of("dim")), of("dim").parse().unwrap_or(0), format!("{toy}-{}", of("dim"))),
+        };
+        let mut label = of("estimator");
+        label += &run.setting("order").map(|n| format!(" N={n}")).unwrap_or_default();
+        // exponential after quadratic: problem 2 after problem 1
+        let place = if family == "exponential" { "problem 2".to_string() } else { format!("problem {family}") };
+        let place = if family == "quadratic" { "problem 1".to_string() } else { place };
+        let problem =
+            found.entry((place, dim, name.clone())).or_insert(Problem { name, title, family, groups: vec![] });
+        problem.groups.push((label, g));
+    }
+    let rank = |label: &str| ORDER.iter().position(|o| *o == label).unwrap_or(ORDER.len());
+    let mut all: Vec<Problem> = found.into_values().collect();
+    all.iter_mut().for_each(|p| p.groups.sort_by_key(|(label, _)| rank(label)));
+    Ok(all)
+}
+
+/// `mean ± std` to four digits after the point, or a power where that shows nothing.
+pub fn cell(s: Option<Spread>) -> String {
+    let number = |x: f64| if x != 0.0 && x.abs() < 5e-4 { format!("{x:.2e}") } else { format!("{x:.4}") };
+    match s {
+        Some(Spread { mean, std: Some(std), .. }) => format!("{} ± {}", number(mean), number(std)),
+        Some(Spread { mean, .. }) => number(mean),
+        None => String::new(),
+    }
+}
+
+/// Logarithms and growths: two digits after the point.
+fn short(s: Option<Spread>) -> String {
+    match s {
+        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.2} ± {std:.2}"),
+        Some(Spread { mean, .. }) => format!("{mean:.2}"),
+        None => String::new(),
+    }
+}
+
+/// One table for each toy problem with all d, one for each setting of the logistic problem.
+fn all(problems: &[Problem]) -> Vec<Table> {
+    let variance = ["log variance, first step", "mean over its run", "at the prober's parameters"];
+    let text = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
+    let mut tables = vec![];
+    for family in ["quadratic", "exponential"] {
+        let own: Vec<&Problem> = problems.iter().filter(|p| p.family == family).collect();
+        let head = ["d", "estimator", "seeds", "steps", "expected loss at the end", "mean over the run"];
+        let mut rows = vec![];
+        for p in &own {
+            for (name, g) in &p.groups {
+                let run = g.first();
+                let mut row = vec![run.setting("dim").unwrap_or_default(), name.clone(), g.runs.len().to_string()];
+                row.push(run.setting("steps").unwrap_or_default());
+                row.extend(["expected_loss", "mean_expected_loss"].map(|m| cell(p.spread(name, m))));
+                row.extend(["start_log_variance", "mean_log_variance"].map(|m| short(p.spread(name, m))));
+                row.push(short(p.probed(name)));
+                rows.push(row);
+            }
+        }
+        let columns = text(&[&head[..], &variance].concat());
+        if !rows.is_empty() {
+            tables.push(Table {
+                name: family.into(),
+                title: format!("{family} problem"),
+                columns,
+                rows,
+                notes: vec![],
+            });
+        }
+    }
+    for p in problems.iter().filter(|p| p.family == "logistic") {
+        let head = ["estimator", "seeds", "steps", "ELBO at the end", "mean over the run", "accuracy at the end"];
+        let rows = p.groups.iter().map(|(name, g)| {
+            let mut row = vec![name.clone(), g.runs.len().to_string(), g.first().setting("steps").unwrap_or_default()];
+            row.extend(["elbo", "mean_elbo", "accuracy"].map(|m| cell(p.spread(name, m))));
+            row.extend(["start_log_variance", "mean_log_variance"].map(|m| short(p.spread(name, m))));
+            row.push(short(p.probed(name)));
+            row.push(short(p.spread(name, "mean_growth")));
+            row
+        });
+        let columns = text(&[&head[..], &variance, &["growth of the series"]].concat());
+        tables.push(Table {
+            name: p.name.clone(),
+            title: p.title.clone(),
+            columns,
+            rows: rows.collect(),
+            notes: vec![],
+        });
+    }
+    tables
+}

@@ -1,0 +1,238 @@
+//! Theorem 1: `d E f(z) / d theta = sum_n a_n(theta) E d^n f / dz^n`, where `d log phi / d theta = sum_n a_n (i w)^n`.
+//!
+//! phi is the characteristic function. As each distribution here has independent entries, `log phi` is a sum over them and
+//! only derivatives in one direction at a time occur. `a_0` is the derivative of `log phi(0) = 0`, so it is 0 for every
+//! distribution and the terms `a_0 E f` of Eqs. 22 to 24 are not there.
+use super::Estimate;
+use super::objective::Objective;
+use crate::dist::Continuous;
+use crate::error::{Error, Result};
+use crate::noise::Noise;
+use tch::{Kind, Tensor};
+
+/// The logarithm of a characteristic function as Theorem 1 needs it: per parameter, expanded in powers of `s = i w`.
+pub trait LogCharacteristic: Continuous {
+    /// `a_n` of each parameter, `[d]` each, n >= 1: the coefficient of `(i w)^n` in `d log phi / d parameter`. It is the
+    /// derivative of the n-th cumulant, over n!.
+    fn coefficients(&self, n: i64) -> Result<Vec<Tensor>>;
+
+    /// From which n on all coefficients are 0, less one; `None` where the series is infinite.
+    fn last(&self) -> Option<i64> {
+        None
+    }
+
+    /// Radius of convergence of the series in `|i w|`, `[d]`; `None` where it has no closed form.
+    fn radius(&self) -> Result<Option<Tensor>>;
+
+    /// The sum of the whole series at real `s = i w`: `d log phi(s / i) / d parameter`, `[.., d]` each. Beyond the radius of
+    /// convergence, where it exists, it is still right (Eq. 25).
+    ///
+    /// # Errors
+    /// [`Error::Range`] where `E exp(s z)` is infinite.
+    fn sum_at(&self, s: &Tensor) -> Result<Vec<Tensor>>;
+}
+
+/// How the infinite sum is dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// f is a polynomial of this degree, so the sum ends there: exact (Corollary 3.1, Eqs. 23 and 24).
+    Polynomial(i64),
+    /// f is the exponential of an affine function in each direction: exact (Corollary 3.1, Eq. 25).
+    Exponential,
+    /// Derivatives up to this order N (Eq. 26).
+    Truncated(i64),
+}
+
+/// What to do where the numbers show that the sum cannot be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caution {
+    /// An error.
+    Refuse,
+    /// The estimate, with a warning in it.
+    Warn,
+}
+
+/// The rule of Theorem 1 for a distribution of independent entries.
+///
+/// # Shapes
+/// Points `[S, d]`; each gradient `[S, d]`, one estimate a sample.
+///
+/// # Bias
+/// None for [`Sum::Polynomial`] and [`Sum::Exponential`]. For [`Sum::Truncated`] the terms left out, which are 0 beyond `last`;
+/// outside the radius of convergence more terms make it worse.
+///
+/// # Errors
+/// With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where f is no polynomial of the degree (no
+/// exponential) over the samples, where the piecewise affine function of Lemma 3 changes its slope among them, or where terms of
+/// one variable change theirs without a second derivative: there derivatives beyond the first have mass at the kinks, which
+/// autograd calls 0. A kink inside an [`Objective::Smooth`] is not seen.
+#[derive(Debug, Clone, Copy)]
+pub struct StochasticBackprop {
+    /// How the sum is dealt with.
+    pub sum: Sum,
+    /// What to do where it cannot be trusted.
+    pub caution: Caution,
+}
+
+impl StochasticBackprop {
+    /// Estimates from `samples` draws.
+    pub fn estimate(
+        &self,
+        p: &dyn LogCharacteristic,
+        f: &Objective,
+        samples: i64,
+        noise: &mut dyn Noise,
+    ) -> Result<Estimate> {
+        self.at(p, f, &p.sample(samples, noise)?)
+    }
+
+    /// Estimates at given points `[S, d]`: with weights of a quadrature in place of draws, the expectation of the rule.
+    pub fn at(&self, p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<Estimate> {
+        let (mut estimate, doubt) = match self.sum {
+            Sum::Exponential => exponential(p, f, z)?,
+            Sum::Polynomial(n) => series(p, f, z, n, true)?,
+            Sum::Truncated(n) => series(p, f, z, n, false)?,
+        };
+        match (doubt, self.caution) {
+            (Some(doubt), Caution::Refuse) => Err(doubt),
+            (doubt, _) => {
+                estimate.warning = doubt.map(|d| d.to_string());
+                Ok(estimate)
+            }
+        }
+    }
+}
+
+/// Derivatives among which every infinite series has two terms.
+const SEEN: i64 = 4;
+
+/// `sum_n a_n d^n f / dz^n`, n = 1 to `order`.
+fn series(
+    p: &dyn LogCharacteristic,
+    f: &Objective,
+    z: &Tensor,
+    order: i64,
+    polynomial: bool,
+) -> Result<(Estimate, Option<Error>)> {
+    let order = p.last().map_or(order, |last| last.min(order));
+    // two terms of each infinite series, so that its growth is seen at any order; Laplace's scale has those of n = 2 and 4
+    let reach = if polynomial || p.last().is_some() || order < 1 { order } else { order.max(SEEN) };
+    let derivatives = f.derivatives(z, reach)?;
+    let names = p.parameters();
+    let mut sums: Vec<Tensor> = names.iter().map(|_| z.f_zeros_like()).collect::<std::result::Result<_, _>>()?;
+    // of each parameter, the size of its terms whose coefficient is not 0
+    let mut sizes: Vec<Vec<f64>> = vec![vec![]; names.len()];
+    for (n, derivative) in (1..).zip(&derivatives.pure) {
+        for (k, a) in p.coefficients(n)?.into_iter().enumerate() {
+            let seen = n > order && (polynomial || sizes[k].len() >= 2);
+            if !seen && a.f_any()?.f_int64_value(&[])? != 0 {
+                let term = a * derivative;
+                if !polynomial {
+                    sizes[k].push(size(&term)?);
+                }
+                if n <= order {
+                    sums[k] += term;
+                }
+            }
+        }
+    }
+    let gradients = names.iter().map(|(name, _)| name.to_string()).zip(sums).collect();
+    let growth = sizes.iter().filter_map(|s| growth(s)).fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
+    let mut doubt = None;
+    if order >= 2 {
+        doubt = kinks(f, z, &derivatives.pure)?;
+    }
+    if polynomial && doubt.is_none() {
+        let top = &derivatives.pure[order as usize - 1];
+        let what = format!("the derivative of order {order} of a polynomial of degree {order}");
+        doubt = if p.last() == Some(order) { None } else { varying(&what, top)? };
+    }
+    if !polynomial && doubt.is_none() && p.last() != Some(order) {
+        doubt = growth.filter(|g| g.is_nan() || *g >= 1.0).map(|g| {
+            Error::range(
+                format!("{}: the last term of the series at order {order}, over the one before", p.name()),
+                "below 1 (beyond the radius of convergence more terms make it worse: lower the order or the scale, or use \
+                 pathwise)",
+                format!("{g:.3}"),
+            )
+        });
+    }
+    Ok((Estimate { value: derivatives.value, gradients, warning: None, growth }, doubt))
+}
+
+/// Root mean square over the points, which an accidental zero of the mean cannot hide.
+fn size(term: &Tensor) -> Result<f64> {
+    Ok(term.f_to_kind(Kind::Double)?.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?)
+}
+
+/// The last size over the one before, 0 where the last is 0.
+fn growth(sizes: &[f64]) -> Option<f64> {
+    match sizes {
+        [.., before, last] => Some(if *last == 0.0 { 0.0 } else { last / before }),
+        _ => None,
+    }
+}
+
+/// `(d log phi / d theta)(s / i) f(z)` with `s = grad f / f`, which is epsilon times the gradient of g.
+fn exponential(p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<(Estimate, Option<Error>)> {
+    let (value, terms, slope) = match f {
+        // each term is an exponential of its own entry
+        Objective::Separable(terms) => {
+            let derivatives = f.derivatives(z, 1)?;
+            (derivatives.value, terms(z)?.detach(), derivatives.pure[0].shallow_clone())
+        }
+        _ => {
+            let (value, slope) = f.gradient(z)?;
+            let terms = value.f_unsqueeze(-1)?;
+            (value, terms, slope)
+        }
+    };
+    let s = slope / &terms;
+    let doubt = varying("the slope of log f of an exponential f", &s)?;
+    let (sums, doubt) = match (p.sum_at(&s), doubt) {
+        // what is no exponential is not answered with the range of one
+        (Err(_), Some(doubt)) => return Err(doubt),
+        (sums, doubt) => (sums?, doubt),
+    };
+    let names = p.parameters().into_iter().map(|(name, _)| name.to_string());
+    let gradients = names.zip(sums.into_iter().map(|a| a * &terms)).collect();
+    Ok((Estimate { value, gradients, warning: None, growth: None }, doubt))
+}
+
+/// A doubt where what should be one number (per direction) for all points `[S, ..]` is not.
+fn varying(what: &str, t: &Tensor) -> Result<Option<Error>> {
+    if t.size()[0] < 2 {
+        return Ok(None);
+    }
+    let t = t.f_to_kind(Kind::Double)?;
+    let (low, high) = (t.f_amin(0i64, false)?, t.f_amax(0i64, false)?);
+    // rounding of nested derivatives; a kink changes the value by a share of it
+    let allowed = low.f_abs()?.f_maximum(&high.f_abs()?)? * 1e-4;
+    let over = (high - low - allowed).f_max()?.f_double_value(&[])?;
+    let doubt = || {
+        Error::range(
+            what,
+            "the same at all points (a kink or another f: use Truncated, or pathwise)",
+            format!("a spread of {over:.3e} beyond rounding"),
+        )
+    };
+    Ok((over > 0.0 || over.is_nan()).then(doubt))
+}
+
+/// A doubt where the inner function of Lemma 3 has several slopes among the points, or terms of one variable without second
+/// derivative have.
+fn kinks(f: &Objective, z: &Tensor, derivatives: &[Tensor]) -> Result<Option<Error>> {
+    let inner = match f {
+        Objective::Composite { inner, .. } => inner,
+        Objective::Separable(_) if derivatives[1].f_any()?.f_int64_value(&[])? == 0 => {
+            return varying("the slope of a term without second derivative", &derivatives[0]);
+        }
+        _ => return Ok(None),
+    };
+    let (_, jacobian) = inner(z)?;
+    // one Jacobian for all points: affine
+    if jacobian.dim() <= z.dim() {
+        return Ok(None);
+    }
+    varying("the slope of the inner function of Lemma 3", &jacobian)
+}

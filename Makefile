@@ -10,10 +10,10 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	stochbp stochbp-tables listops listops-table1
+	stochbp stochbp-tables listops listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 	@echo 'JOBS=N sets how many runs go side by side (one core each; default 2). Finished runs are kept, killed ones resumed.'
 
 ##@ First
@@ -70,6 +70,24 @@ stochbp-tables: build ## tables of experiments/stochbp/README.md, from the resul
 sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
 	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
 	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
+
+sbn-vae: build ## one Bernoulli VAE or belief network: make sbn-vae PRESET=rodeo-2x200 ESTIMATOR=reinmax SEED=0
+	$(BIN)/sbn-vae --preset $(or $(PRESET),rodeo-2x200) --estimator $(or $(ESTIMATOR),reinmax) --seed $(or $(SEED),0)
+
+like-for-like: build ## ReinMax, RLOO, DisARM, RODEO in one setting, K = 2, 50 epochs, 3 seeds (hours)
+	$(SWEEP) experiments/sbn-vae/sweeps/like-for-like.toml --jobs $(JOBS)
+
+like-for-like-more: build ## the same with BSB, FouST, ST, Double CV, ARMS, and on Omniglot, 20 epochs (hours)
+	for f in more omniglot analytic; do $(SWEEP) experiments/sbn-vae/sweeps/like-for-like-$$f.toml --jobs $(JOBS); done
+
+foust-deep: build ## twenty stochastic layers, five epochs (hours)
+	$(SWEEP) experiments/sbn-vae/sweeps/foust-deep.toml --jobs $(JOBS)
+
+foust-table1: build ## time of an epoch by estimator, FouST's Table 1 (idle machine)
+	$(SWEEP) experiments/sbn-vae/sweeps/foust-table1.toml --jobs 1
+
+gsb-table3: build ## time of an epoch of CSB beside Gumbel-softmax, GSB's Table 3 (idle machine)
+	$(SWEEP) experiments/sbn-vae/sweeps/gsb-table3.toml --jobs 1
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)

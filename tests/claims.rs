@@ -3,13 +3,16 @@
 //! The paper's forms, the exact gradient and the states are written out here in loops over plain numbers: nothing of the
 //! crate but the estimators themselves takes part. Each check also runs on a wrong estimator, which it must reject.
 mod common;
-use common::normals;
+use common::{normals, perturb, sizes};
 use std::cell::Cell;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use thruway::Result;
+use thruway::dist::bernoulli::Code;
 use thruway::dist::categorical::Point;
-use thruway::estimators::{DropIn, Estimator, ExactOn, GradEstimator, Knobs, NoiseKind, Surrogate, Tau, Vjp};
-use thruway::noise::{HostNoise, Noise, Tape};
+use thruway::estimators::{
+    BooleanDropIn, DropIn, Estimator, ExactOn, GradEstimator, Knobs, NoiseKind, Surrogate, Takes, Tau, TwoClasses, Vjp,
+};
+use thruway::noise::{HostNoise, Noise, Race, Tape};
 
 /// Enumeration sums some hundred products of numbers of order 1 to 100; 1e-10 of the largest is what the project asks.
 const TOLERANCE: f64 = 1e-10;
@@ -242,7 +245,8 @@ fn the_uniform_baseline_is_exact_on_quadratics_and_the_published_code_is_not() {
 #[test]
 fn claims_of_exactness_hold_and_end_where_they_say() {
     let mut finite = 0;
-    for &e in Estimator::ALL.iter().filter(|e| e.claims().noise == NoiseKind::Finite) {
+    let finite_ones = |e: &&Estimator| e.claims().noise == NoiseKind::Finite && e.claims().variables == Takes::Both;
+    for &e in Estimator::ALL.iter().filter(finite_ones) {
         finite += 1;
         for (l, k) in [(1, 5), (2, 3), (3, 2), (3, 4)] {
             for degree in 1..=4u32 {
@@ -256,6 +260,7 @@ fn claims_of_exactness_hold_and_end_where_they_say() {
                 let claimed = match e.claims().exact_on {
                     ExactOn::Everything => true,
                     ExactOn::Degree(n) => degree <= n,
+                    ExactOn::Bound => false,
                     ExactOn::Nothing => false,
                 };
                 let at = format!("{} on degree {degree}, L {l}, K {k}: off by {error:e}", e.name());
@@ -273,7 +278,10 @@ fn claims_of_exactness_hold_and_end_where_they_say() {
 /// On the simplex `sum_k x_k = 1`: constant, with a constant upstream gradient. Everyone must give nothing.
 #[test]
 fn constants_have_no_gradient() {
-    for &e in Estimator::ALL {
+    // one draw multiplies its score by what the baseline leaves of the constant: only the mean is zero
+    let categorical =
+        |e: &&Estimator| e.claims().variables == Takes::Both && !matches!(e, Estimator::Reinforce | Estimator::Nvil);
+    for &e in Estimator::ALL.iter().filter(categorical) {
         let leaf = normals(&[50, 2, 5], Kind::Double, 1).set_requires_grad(true);
         let f = |x: &Tensor| Ok(x.sum_dim_intlist([-2i64, -1].as_slice(), false, Kind::Double) * 3.0);
         let loss = build(e, None).surrogate_loss(&leaf, &f, &mut HostNoise::new(1)).unwrap();
@@ -283,37 +291,163 @@ fn constants_have_no_gradient() {
     }
 }
 
-/// The number of evaluations of f is part of the claim.
+/// The number of evaluations of f is part of the claim, on either kind of variables.
 #[test]
 fn evaluations_of_f_are_as_claimed() {
-    let (l, k) = (3i64, 4i64);
-    for &e in Estimator::ALL {
-        let count = Cell::new(0);
-        let f = |x: &Tensor| {
-            assert_eq!(&x.size()[1..], [1, l, k]);
-            count.set(count.get() + x.size()[0]);
-            Ok(x.sum_dim_intlist([-2i64, -1].as_slice(), false, Kind::Double))
-        };
-        let leaf = normals(&[1, l, k], Kind::Double, 1).set_requires_grad(true);
-        let _ = build(e, None).surrogate_loss(&leaf, &f, &mut HostNoise::new(1)).unwrap();
-        let claimed = match e.claims().f_evals {
-            "1" => 1,
-            "K^L + 1" => k.pow(l as u32) + 1,
-            other => panic!("{}: a claim this test does not know: {other}", e.name()),
-        };
-        assert_eq!(count.get(), claimed, "{}", e.name());
+    let l = 3i64;
+    for (e, code) in both_kinds() {
+        let claims = e.claims();
+        let k = if code.is_some() { 2 } else { 4 };
+        let all_samples: &[Option<i64>] = if claims.knobs.contains(&"samples") { &[Some(2), Some(4)] } else { &[None] };
+        for &samples in all_samples.iter().filter(|_| e != Estimator::GumbelRao) {
+            let count = Cell::new(0);
+            let f = |x: &Tensor| {
+                let want: &[i64] = if code.is_some() { &[2, l] } else { &[2, l, k] };
+                assert_eq!(&x.size()[1..], want);
+                count.set(count.get() + x.size()[0]);
+                Ok(sum_of(x, code.is_some()))
+            };
+            let size: &[i64] = if code.is_some() { &[2, l] } else { &[2, l, k] };
+            let leaf = normals(size, Kind::Double, 1).set_requires_grad(true);
+            let built = e.build(&Knobs { samples, code, sizes: sizes(l), ..Knobs::default() }).unwrap();
+            let _ = built.surrogate_loss(&leaf, &f, &mut HostNoise::new(1)).unwrap();
+            let m = samples.unwrap_or(1);
+            let claimed = match claims.f_evals {
+                "M" => m,
+                "K^L + 1" => k.pow(l as u32) + 1,
+                "M (1 + L (K - 1))" => m * (1 + l * (k - 1)),
+                number => number.parse().unwrap_or_else(|_| panic!("{}: an unknown claim: {number}", e.name())),
+            };
+            assert_eq!(count.get(), claimed, "{} {code:?} {samples:?}", e.name());
+        }
     }
 }
 
-/// An estimator that needs no derivative of f must not use one.
+/// Every estimator with every kind of variables it takes.
+fn both_kinds() -> Vec<(Estimator, Option<Code>)> {
+    let all = [None, Some(Code::ZeroOne), Some(Code::PlusMinus)];
+    let takes = |e: Estimator| move |code: &Option<Code>| code.is_some() || e.claims().variables == Takes::Both;
+    Estimator::ALL.iter().flat_map(|&e| all.into_iter().filter(takes(e)).map(move |c| (e, c))).collect()
+}
+
+fn sum_of(x: &Tensor, boolean: bool) -> Tensor {
+    let dims: &[i64] = if boolean { &[-1] } else { &[-2, -1] };
+    x.sum_dim_intlist(dims, false, Kind::Double)
+}
+
+/// An estimator that needs no derivative of f must not use one: it gives the same where f has none.
 #[test]
 fn the_derivative_of_f_is_used_where_claimed() {
-    for &e in Estimator::ALL {
-        let leaf = normals(&[2, 2, 3], Kind::Double, 1).set_requires_grad(true);
-        // rounding has no derivative, so only differences of f can give a gradient
-        let weights = normals(&[2, 3], Kind::Double, 2) * 10.0;
-        let f = |x: &Tensor| Ok((x.detach() * &weights).sum_dim_intlist([-2i64, -1].as_slice(), false, Kind::Double));
-        let loss = build(e, None).surrogate_loss(&leaf, &f, &mut HostNoise::new(1)).unwrap();
-        assert_eq!(loss.requires_grad(), !e.claims().needs_grad_f, "{}", e.name());
+    for (e, code) in both_kinds() {
+        let size: &[i64] = if code.is_some() { &[2, 4] } else { &[2, 2, 3] };
+        let weights = normals(&size[1..], Kind::Double, 2) * 10.0;
+        let grad = |with: bool| {
+            let leaf = normals(size, Kind::Double, 1).set_requires_grad(true);
+            let f = |x: &Tensor| {
+                let x = if with { x.shallow_clone() } else { x.detach() };
+                Ok(sum_of(&(x * &weights), code.is_some()).square())
+            };
+            let built = e.build(&Knobs { code, sizes: sizes(4), ..Knobs::default() }).unwrap();
+            perturb(&built, 1); // control variates that start at 0 have no derivative to show
+            let loss = built.surrogate_loss(&leaf, &f, &mut HostNoise::new(1)).unwrap();
+            if !loss.requires_grad() {
+                return leaf.zeros_like();
+            }
+            loss.sum(Kind::Double).backward();
+            leaf.grad()
+        };
+        assert_eq!(grad(true) == grad(false), !e.claims().needs_grad_f, "{} {code:?}", e.name());
+    }
+}
+
+/// Answers every request so that given bits are drawn.
+struct Given {
+    /// Class 0 is the bit 1.
+    class: Tensor,
+    u: Tensor,
+}
+
+impl Noise for Given {
+    fn uniform(&mut self, size: &[i64], _: Kind, _: Device) -> Result<Tensor> {
+        Ok(self.u.reshape(size))
+    }
+    fn normal(&mut self, _: &[i64], _: Kind, _: Device) -> Result<Tensor> {
+        panic!("no finite noise")
+    }
+    fn race(&mut self, rows: i64, _: i64, _: Kind, _: Device) -> Result<Race> {
+        Ok(Race::Index(self.class.reshape([rows])))
+    }
+}
+
+/// The same claims on Boolean variables, in both codes: two classes `(theta, 0)`, the gradient of the first.
+#[test]
+fn claims_of_exactness_hold_on_boolean_variables() {
+    let mut seen = 0;
+    for (e, code) in both_kinds() {
+        let Some(code) = code.filter(|_| e.claims().noise == NoiseKind::Finite) else { continue };
+        seen += 1;
+        let built = e.build(&Knobs { code: Some(code), ..Knobs::default() }).unwrap();
+        for (l, degree) in [(1, 1), (3, 1), (1, 2), (3, 2), (1, 3), (3, 3), (2, 4)] {
+            let p = Problem::new(degree, l, 2, 7 * degree as u64 + l as u64);
+            let (s, li) = (p.states.len() as i64, l as i64);
+            let theta = p.theta.select(-1, 0) - p.theta.select(-1, 1);
+            let class: Vec<i64> = p.states.iter().flatten().map(|&c| c as i64).collect();
+            let class = Tensor::from_slice(&class).view([s, li]);
+            let prob = theta.sigmoid();
+            let u = (class.to_kind(Kind::Double) + &prob) * 0.5; // p / 2 for the bit 1, (1 + p) / 2 for 0
+            let f = |x: &Tensor| {
+                let bits = code.decode(x)?;
+                Ok(p.f.at(&Tensor::stack(&[&bits, &(1.0 - &bits)], -1)))
+            };
+            let leaf = theta.expand([s, li], false).contiguous().set_requires_grad(true);
+            let loss = built.surrogate_loss(&leaf, &f, &mut Given { class, u }).unwrap();
+            loss.sum(Kind::Double).backward();
+            let weights: Vec<f64> = p.states.iter().map(|s| p.p(s)).collect();
+            let mean =
+                (leaf.grad() * Tensor::from_slice(&weights).unsqueeze(-1)).sum_dim_intlist(0, false, Kind::Double);
+            let exact: Vec<f64> = p.exact().into_iter().step_by(2).collect();
+            let error = off(&Vec::try_from(mean).unwrap(), &exact);
+            let at = format!("{} {code:?} on degree {degree}, L {l}: off by {error:e}", e.name());
+            let claimed = match e.claims().exact_on {
+                ExactOn::Everything => true,
+                ExactOn::Degree(n) => degree <= n as i64,
+                ExactOn::Bound => false,
+                ExactOn::Nothing => false,
+            };
+            match claimed {
+                true => assert!(error < TOLERANCE, "{at}, claimed exact"),
+                false => assert!(error > 1e-3, "{at}, and that is not claimed"),
+            }
+        }
+    }
+    assert!(seen >= 16, "{seen} estimators with finite noise");
+}
+
+/// On Boolean variables at tau = 1 ReinMax is DARN, and native straight-through is that on two classes.
+#[test]
+fn reinmax_on_two_classes_is_darn() {
+    let logits = normals(&[40, 6], Kind::Double, 1) * 2.0;
+    let bits = normals(&[40, 6], Kind::Double, 2).gt(0.0).to_kind(Kind::Double);
+    let weights = normals(&[6], Kind::Double, 3);
+    let grad = |e: &dyn BooleanDropIn| {
+        let leaf = logits.copy().set_requires_grad(true);
+        let x = e.attach(&leaf, &bits, &mut HostNoise::new(1)).unwrap();
+        assert_eq!(x.detach(), &bits * 2.0 - 1.0);
+        (x * &weights).sum(Kind::Double).backward();
+        leaf.grad()
+    };
+    let build = |e: Estimator, tau| {
+        let tau = (e != Estimator::Darn).then_some(Tau::Constant(tau));
+        let knobs = Knobs { code: Some(Code::PlusMinus), tau, ..Knobs::default() };
+        grad(e.build(&knobs).unwrap().boolean().unwrap().as_ref())
+    };
+    let off = common::distance(&build(Estimator::Reinmax, 1.0), &build(Estimator::Darn, 1.0));
+    assert!(off < 1e-15, "off by {off:e}"); // a handful of roundings of numbers below 1
+    assert!(common::distance(&build(Estimator::Reinmax, 1.1), &build(Estimator::Darn, 1.0)) > 1e-2);
+    for tau in [1.0, 2.0] {
+        let st = Estimator::St.build(&Knobs { tau: Some(Tau::Constant(tau)), ..Knobs::default() }).unwrap();
+        let two = TwoClasses::new(st.drop_in().unwrap(), Code::PlusMinus);
+        let off = common::distance(&build(Estimator::St, tau), &grad(&two));
+        assert!(off < 1e-15, "tau {tau}: off by {off:e}");
     }
 }

@@ -4,7 +4,7 @@
 //! (4.5 one-sided, 6 coordinates), a Kolmogorov-Smirnov test once in 10,000; the seeds are fixed, so either never or always.
 mod common;
 use common::stats::{KS_LIMIT, Z_LIMIT, ks_two, mean_and_variance, z_of_means};
-use common::{distance, normals};
+use common::{distance, normals, plain};
 use tch::{Device, Kind, Tensor};
 use thruway::Result;
 use thruway::dist::categorical::Point;
@@ -22,7 +22,7 @@ fn stgs(tau: f64) -> Box<dyn DropIn> {
 }
 
 fn gumbel_rao(tau: f64, samples: i64) -> Box<dyn DropIn> {
-    let knobs = Knobs { tau: Some(Tau::Constant(tau)), samples: Some(samples), gap: None };
+    let knobs = Knobs { tau: Some(Tau::Constant(tau)), samples: Some(samples), ..Knobs::default() };
     Estimator::GumbelRao.build(&knobs).unwrap().drop_in().unwrap()
 }
 
@@ -168,7 +168,7 @@ fn large_logits_change_nothing() {
         let logits = (normals(&[6, K], kind, 1) * 16.0).round() / 16.0;
         let upstream = normals(&[6, K], kind, 2);
         for &e in Estimator::ALL {
-            let Ok(d) = e.build(&Knobs::default()).unwrap().drop_in() else { continue };
+            let Ok(d) = e.build(&plain(e)).unwrap().drop_in() else { continue };
             let at = |shift: f64| {
                 let leaf = (&logits + shift).set_requires_grad(true);
                 let hard = Tensor::from_slice(&[0i64, 1, 2, 2, 1, 0]).one_hot(K);

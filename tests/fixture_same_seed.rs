@@ -29,6 +29,7 @@ fn floats(v: &Value) -> Tensor {
 fn call(built: &Built, logits: &Tensor, upstream: &Tensor) -> (Tensor, Tensor, Option<Tensor>) {
     let leaf = logits.copy().set_requires_grad(true);
     match built {
+        Built::Boolean(_) => unreachable!("built without a code"),
         Built::DropIn(d) => {
             let s = d.draw(&leaf, None, &mut TorchNoise).unwrap();
             (&s.value * upstream).sum(Kind::Float).backward();
@@ -53,7 +54,7 @@ fn check(case: &Value, arrays: &Value, seen: &mut Seen) {
     let estimator = Estimator::by_name(case["estimator"].as_str().unwrap()).unwrap();
     // the recording names a temperature for all; the baseline variant takes none, its formula is that of tau 1
     let tau = case["tau"].as_f64().filter(|_| estimator.claims().knobs.contains(&"tau")).map(Tau::Constant);
-    let knobs = Knobs { tau, samples: case["samples"].as_i64(), gap: case["gap"].as_f64() };
+    let knobs = Knobs { tau, samples: case["samples"].as_i64(), gap: case["gap"].as_f64(), ..Knobs::default() };
     let built = estimator.build(&knobs).unwrap();
     let array = |key: &str| floats(&arrays[case[key].as_str().unwrap()]);
     let (logits, upstream) = (array("logits"), array("upstream"));
@@ -106,7 +107,8 @@ fn run(path: &Path) -> usize {
         seen.differ,
         seen.off
     );
-    for e in Estimator::ALL {
+    // those that have PyTorch code to agree with
+    for e in Estimator::ALL.iter().filter(|e| matches!(e.build(&Knobs::default()), Ok(Built::DropIn(_)))) {
         assert!(cases.iter().any(|c| c["estimator"] == e.name().as_str()), "no case of {}", e.name());
     }
     cases.len()

@@ -2,8 +2,9 @@
 use crate::problem::Target;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+use thruway::dist::bernoulli::Code;
 use thruway::error::{Error, Result};
-use thruway::estimators::{Estimator, Knobs, Tau};
+use thruway::estimators::{Estimator, GradEstimator, Knobs, Sizes, Takes, Tau};
 use thruway::optim::Method;
 use thruway::run::RunArgs;
 
@@ -33,7 +34,8 @@ pub struct Args {
     /// script's; the paper tuned it and does not give it]
     #[arg(long)]
     pub tau: Option<String>,
-    /// Monte Carlo samples of gumbel-rao [default: 100, the published code's; the paper has 1000]
+    /// Monte Carlo samples of gumbel-rao [default: 100, the published code's; the paper has 1000]; draws of the score functions
+    /// [default: the estimator's]
     #[arg(long, allow_hyphen_values = true)]
     pub samples: Option<i64>,
     /// Gap of gst, nats [default: 1.0]
@@ -82,9 +84,18 @@ impl Config {
         let estimator = Estimator::by_name(&args.estimator)?;
         let takes = |knob| estimator.claims().knobs.contains(&knob);
         let tau = if takes("tau") { Some(args.tau.clone().unwrap_or("1".into())) } else { args.tau.clone() };
-        let samples = if takes("samples") { Some(args.samples.unwrap_or(100)) } else { args.samples };
+        let samples = args.samples.or((estimator == Estimator::GumbelRao).then_some(100));
         let gap = if takes("gap") { Some(args.gap.unwrap_or(1.0)) } else { args.gap };
-        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap };
+        let code = (estimator.claims().variables == Takes::Boolean).then_some(Code::ZeroOne);
+        let sizes = Sizes { latents: Some(args.latent_dim.max(1)), ..Sizes::default() };
+        let tau_knob = tau.as_deref().map(str::parse::<Tau>).transpose()?;
+        let knobs = Knobs { tau: tau_knob, samples, gap, code, sizes, ..Knobs::default() };
+        if !estimator.build(&knobs)?.parameters().is_empty() {
+            let name = estimator.name();
+            return Err(Error::Usage(format!(
+                "{name} learns as it goes and poly trains nothing but the logits; try sbn-vae"
+            )));
+        }
         let positive = |what: &str, v: i64| if v < 1 { Err(Error::range(what, "at least 1", v)) } else { Ok(v) };
         let steps = args.steps.map(|n| positive("--steps", n)).transpose()?;
         let epochs = args.epochs.map(|n| positive("--epochs", n)).transpose()?;

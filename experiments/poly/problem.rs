@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use thruway::error::{Error, Result};
-use thruway::estimators::Estimator;
+use thruway::estimators::{Estimator, ExactOn};
 
 /// What the variables are drawn towards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -52,8 +52,12 @@ impl Problem {
     /// The objective of each row: samples or relaxed samples `[.., L, 2]` -> `[..]`, differentiable, in the reference's
     /// order of operations.
     pub fn losses(&self, sample: &Tensor) -> Result<Tensor> {
-        let z = sample.f_select(-1, 0)?;
-        let distance = (&z - self.target.f_to_kind(z.kind())?).f_abs()?;
+        self.losses_of(&sample.f_select(-1, 0)?)
+    }
+
+    /// The same of the variables themselves `[.., L]`.
+    pub fn losses_of(&self, z: &Tensor) -> Result<Tensor> {
+        let distance = (z - self.target.f_to_kind(z.kind())?).f_abs()?;
         let sum = distance.f_pow_tensor_scalar(self.power)?.f_sum_dim_intlist(-1, false, z.kind())?;
         Ok(sum.f_div_scalar(self.target.size()[0])?)
     }
@@ -93,7 +97,8 @@ impl Problem {
     /// - `gst`: the same, as long as no logit has to leave `(-gap, gap)`: there both draws have the same softmax;
     /// - `reinmax`, `reinmax-baseline` at tau 1 and p > 1: the optimum. Their mean is the trapezoidal rule,
     ///   `(f'(0) + f'(1)) / 2` in place of `f(1) - f(0)`, which has the right sign for every c (at p = 1 it is zero);
-    /// - `exact`: the optimum.
+    /// - those exact for quadratic f, at p = 2, and FouST at p = 2, whose noise averages out of a linear derivative: the optimum;
+    /// - `exact` and the unbiased ones: the optimum.
     pub fn fixed_point(&self, estimator: Estimator, tau: Option<f64>, gap: Option<f64>) -> Result<Option<f64>> {
         let rest = match estimator {
             Estimator::St => true,
@@ -108,9 +113,13 @@ impl Problem {
             return Ok(Some(loss.f_double_value(&[])?));
         }
         let finds_optimum = match estimator {
-            Estimator::Exact => true,
             Estimator::Reinmax | Estimator::ReinmaxBaseline => tau.unwrap_or(1.0) == 1.0 && self.power > 1.0,
-            _ => false,
+            Estimator::Foust => self.power == 2.0,
+            _ => match estimator.claims().exact_on {
+                ExactOn::Everything => true,
+                ExactOn::Degree(n) => n >= 2 && self.power == 2.0,
+                _ => false,
+            },
         };
         finds_optimum.then(|| self.optimum()).transpose()
     }

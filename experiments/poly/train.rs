@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
 use thruway::dist::categorical::Point;
 use thruway::error::{Error, Result};
-use thruway::estimators::{Built, Estimator, GradEstimator, Tau};
+use thruway::estimators::{Built, Estimator, GradEstimator, Takes, Tau};
 use thruway::nn::loss::number;
 use thruway::noise::TorchNoise;
 use thruway::optim::{Adam, Settings};
@@ -120,7 +120,8 @@ fn start(latents: i64, device: Device) -> Result<Tensor> {
     Ok(theta.f_to_device(device)?.f_set_requires_grad(true)?)
 }
 
-/// The objective at a batch of samples: a scalar with the estimator's gradient. The estimator sees `[B, L, 2]`.
+/// The objective at a batch of samples: a scalar with the estimator's gradient. The estimator sees
+/// `[B, L, 2]`, or `[B, L]` if it is made for Boolean variables.
 fn sampled_loss(problem: &Problem, estimator: &Built, config: &Config, theta: &Tensor) -> Result<Tensor> {
     let size = [config.batch_size, config.latent_dim, 2];
     let batch = theta.f_unsqueeze(0)?.f_expand(size, false)?;
@@ -131,7 +132,15 @@ fn sampled_loss(problem: &Problem, estimator: &Built, config: &Config, theta: &T
         let expected = problem.expected_loss(&Problem::probability_of_one(theta)?)?;
         return Ok(mean(problem.losses(&point.hard)?)? + (&expected - expected.detach()));
     }
-    Ok(mean(estimator.surrogate_loss(&batch, &|d| problem.losses(d), &mut TorchNoise)?)?)
+    if config.estimator.claims().variables == Takes::Boolean {
+        let difference = batch.f_select(-1, 0)? - batch.f_select(-1, 1)?; // the logit of X_l = 1
+        return Ok(mean(estimator.surrogate_loss(
+            &difference,
+            &|z: &Tensor| problem.losses_of(z),
+            &mut TorchNoise,
+        )?)?);
+    }
+    Ok(mean(estimator.surrogate_loss(&batch, &|d: &Tensor| problem.losses(d), &mut TorchNoise)?)?)
 }
 
 fn exactly(problem: &Problem, theta: &Tensor) -> Result<Exactly> {

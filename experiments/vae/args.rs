@@ -149,9 +149,9 @@ impl Config {
         let takes = |knob| estimator.claims().knobs.contains(&knob);
         let given = args.tau.clone().or_else(|| hyper.as_ref().map(|h| h.tau.to_string()));
         let tau = if takes("tau") { Some(given.unwrap_or("1".into())) } else { args.tau.clone() };
-        let samples = if takes("samples") { Some(args.samples.unwrap_or(100)) } else { args.samples };
+        let samples = args.samples.or((estimator == Estimator::GumbelRao).then_some(100));
         let gap = if takes("gap") { Some(args.gap.unwrap_or(1.0)) } else { args.gap };
-        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap };
+        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap, ..Knobs::default() };
         estimator.build(&knobs)?;
         let positive = |what: &str, v: Option<i64>| match v {
             Some(n) if n < 1 => Err(Error::range(what, "at least 1", n)),

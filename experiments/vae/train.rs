@@ -204,6 +204,7 @@ fn forward(
             let s = e.draw(&logits, None, noise)?;
             Ok((model.bce(&s.value, x)?, model.kl(&s.probs)?, Some((s, logits))))
         }
+        Built::Boolean(_) => unreachable!("built without a code"),
         Built::Wide(e, _) => {
             let probs = logits.f_softmax(-1, logits.kind())?;
             let b = x.size()[0] as f64;
@@ -213,7 +214,7 @@ fn forward(
                 let point = thruway::dist::categorical::Point::draw(&logits, None, noise)?;
                 model.bce(&point.hard, x)? + (&expected - expected.detach())
             } else {
-                e.surrogate_loss(&logits, &|d| model.bce_rows(d, x), noise)?.f_sum(logits.kind())? / b
+                e.surrogate_loss(&logits, &|d: &Tensor| model.bce_rows(d, x), noise)?.f_sum(logits.kind())? / b
             };
             Ok((bce, model.kl(&probs)?, None))
         }

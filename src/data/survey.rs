@@ -17,6 +17,8 @@ pub enum Set {
     /// Articles of clothing
     #[value(alias = "fashion_mnist")]
     FashionMnist,
+    /// Handwritten characters of 50 alphabets
+    Omniglot,
     /// Colour images of animals and vehicles
     Cifar10,
     /// Nested operations on lists of digits: validation and test file
@@ -25,12 +27,13 @@ pub enum Set {
 
 impl Set {
     /// Every set.
-    pub const ALL: [Set; 4] = [Set::Mnist, Set::FashionMnist, Set::Cifar10, Set::Listops];
+    pub const ALL: [Set; 5] = [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops];
 
     fn images(self) -> Option<ImageSet> {
         match self {
             Set::Mnist => Some(ImageSet::Mnist),
             Set::FashionMnist => Some(ImageSet::FashionMnist),
+            Set::Omniglot => Some(ImageSet::Omniglot),
             Set::Cifar10 | Set::Listops => None,
         }
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::noise::Noise;
 use tch::{Kind, Tensor};
 
+pub mod bernoulli;
 pub mod beta;
 pub mod binary;
 pub mod categorical;

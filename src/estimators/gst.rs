@@ -1,5 +1,5 @@
 //! Gapped straight-through with a constant gap.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau};
 use crate::dist::categorical::Point;
 use crate::error::{Error, Result};
 use crate::kernels::rows;
@@ -7,6 +7,7 @@ use crate::noise::Noise;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Nothing,
     source: "Fan et al. 2022",
     noise: NoiseKind::Finite,

@@ -1,5 +1,5 @@
 //! Rao-Blackwellised straight-through Gumbel-softmax (GR-MCK). The K of GR-MCK is our `M`, `--samples`.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau};
 use crate::dist::categorical::Point;
 use crate::error::{Error, Result};
 use crate::kernels::gumbel_rao as kernel;
@@ -7,6 +7,7 @@ use crate::noise::Noise;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Nothing,
     source: "Paulus et al. 2021, Proposition 1: the mean of stgs, no more variance",
     noise: NoiseKind::Continuous,

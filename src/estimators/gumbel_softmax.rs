@@ -1,6 +1,6 @@
 //! Gumbel-softmax without the hard draw.
 use super::stgs::relaxation;
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau, Vjp};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau, Vjp};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -9,6 +9,7 @@ use tch::Tensor;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Nothing,
     source: "Jang et al. 2017, Section 2.2",
     noise: NoiseKind::Continuous,

@@ -1,23 +1,38 @@
 //! Estimators of `d E[f(D)] / d logits`, one file each; the listing reads like the related-work section.
 //!
-//! Two contracts. A [`DropIn`] replaces the sample in place: hard forward, surrogate backward, one evaluation of f. A
-//! [`GradEstimator`] is given f itself. Every `DropIn` is a `GradEstimator`; probes and comparisons are written against the
-//! latter. Adding an estimator touches its own file and one line of the registry below.
+//! Two contracts. A [`DropIn`] replaces the sample in place: hard forward, surrogate backward, one evaluation of f
+//! ([`BooleanDropIn`] on Boolean variables). A [`GradEstimator`] is given f itself. Every drop-in is a `GradEstimator`;
+//! probes and comparisons are written against the latter. Adding an estimator touches its own file and one line of the
+//! registry below.
+//!
+//! Categorical variables have logits `[B, L, K]`. Boolean variables have logits `[B, L]` of the probability of 1 and values
+//! in a [`Code`](crate::dist::bernoulli::Code), 0/1 or -1/+1: an estimator built with [`Knobs::code`] is for them.
 //!
 //! Legend: `B` batch, `L` latent variables, `K` categories, `M` Monte Carlo draws.
 use crate::autograd::Function;
 use crate::dist::categorical::Point;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::rows;
 use crate::noise::Noise;
 use tch::Tensor;
 
+mod boolean;
+pub mod cascade;
 mod claims;
+mod learned;
+mod objective;
 mod registry;
+mod score;
 mod tau;
-pub use claims::{Claims, ExactOn, NoiseKind};
-pub use registry::{Built, Knobs};
+mod variables;
+pub use boolean::{BooleanDropIn, BooleanSample, Placed, TwoClasses};
+pub use cascade::Cascade;
+pub use claims::{Claims, ExactOn, NoiseKind, Takes};
+pub use objective::{FirstLayer, Objective, Rest};
+pub use registry::{Built, Knobs, Place, Sizes};
+pub use score::{Score, Weights};
 pub use tau::Tau;
+pub use variables::Variables;
 
 registry::registry! {
     /// Straight-through (Bengio, Leonard & Courville 2013)
@@ -38,6 +53,36 @@ registry::registry! {
     ReinmaxBaseline = reinmax_baseline,
     /// The exact gradient by enumeration of all K^L codes (Liu et al. 2023, Eq. 2)
     Exact = exact,
+    /// REINFORCE, with --decay a moving-average baseline (Williams 1992)
+    Reinforce = reinforce,
+    /// REINFORCE leave-one-out, each draw's baseline the mean of the others (Kool, van Hoof & Welling 2019)
+    Rloo = rloo,
+    /// Augment-REINFORCE-merge, an antithetic pair (Yin & Zhou 2019)
+    Arm = arm,
+    /// DisARM or U2G, ARM with its uniform averaged out (Dong, Mnih & Tucker 2020; Yin et al. 2020)
+    Disarm = disarm,
+    /// MuProp, first-order Taylor control variate around the mean (Gu et al. 2016)
+    Muprop = muprop,
+    /// DARN, straight-through weighted by 1/(2 p(b)) (Gregor et al. 2014)
+    Darn = darn,
+    /// FouST: importance re-weighting, Bernoulli splitting uniform, representation scaling (Pervez, Cohen & Gavves 2020)
+    Foust = foust,
+    /// Local expectation by all flips: BSB, CSB (Titsias & Lazaro-Gredilla 2015; GSB, Eqs. 16, 17)
+    LocalExpectation = local_expectation,
+    /// NVIL, REINFORCE with a learned baseline of the input (Mnih & Gregor 2014)
+    Nvil = nvil,
+    /// VIMCO, a bound of several samples with leave-one-out signals (Mnih & Rezende 2016)
+    Vimco = vimco,
+    /// ARMS, RLOO on mutually antithetic draws by the Dirichlet copula (Dimitriev & Zhou 2021)
+    Arms = arms,
+    /// Double control variates (Titsias & Shi 2022)
+    DoubleCv = double_cv,
+    /// RODEO, control variates by discrete Stein operators (Shi et al. 2022)
+    Rodeo = rodeo,
+    /// REBAR, a relaxed control variate with learned temperature (Tucker et al. 2017)
+    Rebar = rebar,
+    /// RELAX, a learned network added to it (Grathwohl et al. 2018)
+    Relax = relax,
 }
 
 /// What a drop-in returns.
@@ -169,19 +214,63 @@ fn hang(logits: &Tensor, point: Point, surrogate: Surrogate) -> Result<Sample> {
     Ok(Sample { value, probs, index })
 }
 
-/// An objective given as a function of samples: `[M, B, L, K]` -> values `[M, B]`, each row of the batch on its own.
-pub type Objective<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
-
-/// The general contract: a loss `[B]` whose gradient in the logits `[B, L, K]` is the estimate, and whose gradient in
-/// whatever f closes over (a decoder) is f's own at the draw.
+/// The general contract: a loss `[B]` whose gradient in the logits is the estimate, and whose gradient in whatever f
+/// closes over (a decoder) is f's own at the draws.
+///
+/// Logits are `[B, L, K]` for categorical and `[B, L]` for Boolean variables; the estimator knows which it was built for.
+/// One backward deposits everything: the estimate in the logits, f's own gradient in f's parameters, and in
+/// [`GradEstimator::parameters`] the gradient of what the estimator learns by, for the mean of the loss over the batch.
+///
+/// If f itself contains the logits (an ELBO has `log q(b)` in it), their direct gradient is f's own too and adds to the
+/// estimate. For `+ log q` in a negative ELBO it has mean zero, so f may detach the logits there or not; for a bound of
+/// several samples ([`vimco`]) it must not.
 pub trait GradEstimator {
-    /// The loss; its value is f at the draw.
-    fn surrogate_loss(&self, logits: &Tensor, f: Objective, noise: &mut dyn Noise) -> Result<Tensor>;
+    /// The loss; its value is the mean of f over the draws (a bound, where the estimator's claims say so).
+    fn surrogate_loss(&self, logits: &Tensor, f: &dyn Objective, noise: &mut dyn Noise) -> Result<Tensor>;
+
+    /// What it learns, for an optimizer and a checkpoint.
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        vec![]
+    }
+
+    /// Running means and the like, for a checkpoint.
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        vec![]
+    }
+
+    /// Takes parameters and buffers from a checkpoint; `get` finds a tensor by name.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where one is missing or of another shape.
+    fn load(&self, get: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for (name, t) in self.parameters().into_iter().chain(self.buffers()) {
+            let value = get(&name).ok_or_else(|| Error::shape("estimator", &name, "nothing of that name"))?;
+            if value.size() != t.size() {
+                return Err(Error::shape("estimator", format!("{name} {:?}", t.size()), value.size()));
+            }
+            t.shallow_clone().f_copy_(&value)?;
+        }
+        Ok(())
+    }
+
+    /// The score-function family, whose members also serve several layers drawn jointly.
+    fn score(&self) -> Option<&dyn Score> {
+        None
+    }
 }
 
 impl<E: DropIn + ?Sized> GradEstimator for E {
-    fn surrogate_loss(&self, logits: &Tensor, f: Objective, noise: &mut dyn Noise) -> Result<Tensor> {
+    fn surrogate_loss(&self, logits: &Tensor, f: &dyn Objective, noise: &mut dyn Noise) -> Result<Tensor> {
         let sample = self.draw(logits, None, noise)?;
-        Ok(f(&sample.value.f_unsqueeze(0)?)?.f_squeeze_dim(0)?)
+        Ok(f.at(&sample.value.f_unsqueeze(0)?)?.f_squeeze_dim(0)?)
     }
+}
+
+/// A number of draws, refused below `least`.
+fn at_least(least: i64, estimator: &'static str, samples: i64) -> Result<i64> {
+    if samples < least {
+        return Err(Error::range(format!("{estimator}: samples"), format!("at least {least}"), samples));
+    }
+    Ok(samples)
 }

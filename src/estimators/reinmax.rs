@@ -1,5 +1,5 @@
 //! ReinMax.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau, Vjp};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau, Vjp};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -7,6 +7,7 @@ use crate::noise::Noise;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Degree(2),
     source: "Liu et al. 2023, Theorem 3.2",
     noise: NoiseKind::Finite,

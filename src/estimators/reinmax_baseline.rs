@@ -1,5 +1,5 @@
 //! ReinMax with the uniform baseline `1/n sum_i f(I_i)`, in the form that the derivation gives.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -7,6 +7,7 @@ use crate::noise::Noise;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Degree(2),
     source: "Liu et al. 2023, Section 4.1, Remark 4.1 to second order",
     noise: NoiseKind::Finite,

@@ -1,12 +1,16 @@
 //! Straight-through.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau};
+use super::boolean::{BooleanDropIn, Placed, bits_or_draw};
+use crate::dist::bernoulli::Code;
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
 use crate::noise::Noise;
+use tch::Tensor;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Degree(1),
     source: "Liu et al. 2023, Theorem 3.1",
     noise: NoiseKind::Finite,
@@ -54,8 +58,46 @@ impl DropIn for StraightThrough {
     }
 }
 
+/// The same on Boolean variables: `grad = s (1 - s) / tau df/db`, `s = sigmoid(theta / tau)`, b drawn at temperature 1.
+#[derive(Debug, Clone)]
+pub struct BooleanStraightThrough {
+    inner: StraightThrough,
+    code: Code,
+}
+
+impl BooleanStraightThrough {
+    /// With this temperature and code. A Boolean straight-through gives the same whatever the code, if f takes the code for
+    /// granted: the slope of the code is in the gradient.
+    pub fn new(tau: Tau, code: Code) -> Result<Self> {
+        Ok(BooleanStraightThrough { inner: StraightThrough::new(tau)?, code })
+    }
+}
+
+impl BooleanDropIn for BooleanStraightThrough {
+    fn at_step(&mut self, step: i64) {
+        self.inner.at_step(step);
+    }
+
+    fn code(&self) -> Code {
+        self.code
+    }
+
+    fn place(&self, logits: &Tensor, bits: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Placed> {
+        let p = logits.f_sigmoid()?;
+        let bits = bits_or_draw(&p, bits, noise)?;
+        let tau = self.inner.tau;
+        let s = if tau == 1.0 { p } else { logits.f_div_scalar(tau)?.f_sigmoid()? };
+        let factor = &s * (s.f_neg()? + 1.0);
+        Ok(Placed { bits, value: None, factor: if tau == 1.0 { factor } else { factor / tau } })
+    }
+}
+
 /// From the registry.
 pub fn build(knobs: &Knobs) -> Result<Built> {
     knobs.only("st", CLAIMS.knobs)?;
-    Ok(Built::DropIn(Box::new(StraightThrough::new(knobs.tau.unwrap_or(Tau::Constant(1.0)))?)))
+    let tau = knobs.tau.unwrap_or(Tau::Constant(1.0));
+    Ok(match knobs.code {
+        Some(code) => Built::Boolean(Box::new(BooleanStraightThrough::new(tau, code)?)),
+        None => Built::DropIn(Box::new(StraightThrough::new(tau)?)),
+    })
 }

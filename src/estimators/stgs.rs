@@ -1,5 +1,5 @@
 //! Straight-through Gumbel-softmax.
-use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Tau};
+use super::{Built, Claims, DropIn, ExactOn, Knobs, NoiseKind, Surrogate, Takes, Tau};
 use crate::dist::categorical::Point;
 use crate::error::Result;
 use crate::kernels::rows;
@@ -8,6 +8,7 @@ use tch::Tensor;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
+    variables: Takes::Both,
     exact_on: ExactOn::Nothing,
     source: "Liu et al. 2023, Section 5",
     noise: NoiseKind::Continuous,

@@ -8,6 +8,7 @@
 pub mod adam;
 pub mod delta;
 pub mod elbo;
+pub mod flips;
 pub mod gumbel_rao;
 pub mod mt19937;
 pub mod real;

@@ -72,6 +72,35 @@ impl Linear {
         })
     }
 
+    /// A layer with Keras's default initialisation (Glorot uniform for the weight, zeros for the bias), drawn from libtorch's
+    /// CPU generator whatever the device.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for sizes below 1.
+    pub fn glorot(params: &mut Params, name: &str, inputs: i64, outputs: i64, device: Device) -> Result<Linear> {
+        if inputs < 1 || outputs < 1 {
+            return Err(Error::range(format!("{name}: sizes"), "at least 1", format!("{inputs} -> {outputs}")));
+        }
+        let options = (Kind::Float, Device::Cpu);
+        let bound = (6.0 / (inputs + outputs) as f64).sqrt();
+        let weight = Tensor::f_empty([outputs, inputs], options)?.f_uniform_(-bound, bound)?;
+        let bias = Tensor::f_zeros([outputs], options)?;
+        Ok(Linear {
+            weight: params.add(format!("{name}.weight"), weight, device)?,
+            bias: params.add(format!("{name}.bias"), bias, device)?,
+        })
+    }
+
+    /// The weight, `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias, `[out]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// `[.., in] -> [.., out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_linear(&self.weight, Some(&self.bias))?)

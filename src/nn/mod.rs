@@ -1,9 +1,14 @@
 //! Networks of the experiments, with PyTorch's layout, names and initialisation.
 
+pub mod belief;
+pub mod elbo;
+pub mod likelihood;
 pub mod linear;
 pub mod loss;
 pub mod tree_lstm;
 pub mod vae;
+pub use belief::BeliefNet;
+pub use elbo::Elbo;
 pub use linear::{Linear, Params};
 pub use tree_lstm::TreeLstm;
 pub use vae::CategoricalVae;

@@ -28,7 +28,7 @@ pub fn accuracy(
     estimator: Estimator,
     knobs: &Knobs,
     logits: &Tensor,
-    f: Objective,
+    f: &dyn Objective,
     truth: &Tensor,
     draws: i64,
     noise: &mut dyn Noise,
@@ -67,7 +67,7 @@ fn estimates(
     built: &crate::estimators::Built,
     logits: &Tensor,
     n: i64,
-    f: Objective,
+    f: &dyn Objective,
     noise: &mut dyn Noise,
 ) -> Result<Tensor> {
     let (_, l, k) = logits.size3()?;

@@ -13,9 +13,13 @@ const METHOD: &[&str] = &[
     "tau",
     "samples",
     "gap",
+    "decay",
+    "interval",
+    "scale",
     "order",
     "optimizer",
     "lr",
+    "cv_lr",
     "batch_size",
     "epochs",
     "steps",
@@ -67,10 +71,16 @@ pub fn families(groups: Vec<Group>, unfinished: Vec<Run>) -> Vec<Family> {
         by_family.entry(run.family.clone()).or_default().1.push(run);
     }
     let family = |(name, (groups, unfinished)): (String, (Vec<Group>, Vec<Run>))| {
-        let vary = varying(&groups);
-        let mut problems: BTreeMap<String, Vec<Group>> = BTreeMap::new();
+        let mut cohorts: BTreeMap<Option<(String, String)>, Vec<Group>> = BTreeMap::new();
         for group in groups {
-            problems.entry(problem_title(group.first(), &vary)).or_default().push(group);
+            cohorts.entry(cohort(group.first())).or_default().push(group);
+        }
+        let mut problems: BTreeMap<String, Vec<Group>> = BTreeMap::new();
+        for groups in cohorts.into_values() {
+            let vary = varying(&groups);
+            for group in groups {
+                problems.entry(problem_title(group.first(), &vary)).or_default().push(group);
+            }
         }
         let problems = problems.into_iter().map(|(title, mut groups)| {
             groups.sort_by_key(|g| rank(g.first()));
@@ -80,6 +90,13 @@ pub fn families(groups: Vec<Group>, unfinished: Vec<Run>) -> Vec<Family> {
         Family { problems: problems.collect(), name, unfinished }
     };
     by_family.into_iter().map(family).collect()
+}
+
+/// Data set and preset, in the family whose presets are so unlike each other that the settings which tell them apart would
+/// fill a heading.
+fn cohort(run: &Run) -> Option<(String, String)> {
+    let of = |key| run.setting(key).unwrap_or_default();
+    (run.family == "sbn-vae").then(|| (of("dataset"), of("preset")))
 }
 
 /// Keys of the settings that take several values among the groups, `device` included.
@@ -102,9 +119,11 @@ fn size(run: &Run) -> Option<String> {
 }
 
 fn problem_title(run: &Run, vary: &BTreeSet<String>) -> String {
-    let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(size(run)).collect();
+    let edition = run.setting("edition");
+    let model = if cohort(run).is_some() { run.setting("preset").or_else(|| size(run)) } else { size(run) };
+    let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(edition).chain(model).collect();
     parts.extend(run.config.get("power").and_then(Value::as_f64).map(|p| format!("p={p}")));
-    let named = ["dataset", "categorical_dim", "latent_dim", "power"];
+    let named = ["dataset", "edition", "categorical_dim", "latent_dim", "power"];
     for (key, value) in run.config.iter().filter(|(k, v)| vary.contains(*k) && !v.is_null()) {
         if !named.contains(&key.as_str()) && !METHOD.contains(&key.as_str()) {
             parts.push(format!("{key}={}", show(value)));
@@ -159,19 +178,35 @@ fn reference(run: &Run, metric: &str) -> Option<(&'static published::Table, Stri
         ("vae", "train_neg_elbo") if column.as_deref() == Some("64x32") => Some((published::table(5)?, column?)),
         ("vae", "train_neg_elbo") => Some((published::table(2)?, column?)),
         ("vae", "test_neg_elbo") => Some((published::table(9)?, column?)),
+        ("sbn-vae", _) => table6(run, metric),
         ("listops", "valid_accuracy" | "test_accuracy") => Some((published::table(1)?, metric.to_string())),
         _ => None,
     }
     .filter(|(table, column)| {
-        table.columns.contains(column)
-            && table.conditions.get("dataset").and_then(Value::as_str) == run.setting("dataset").as_deref()
+        let dataset = table.conditions.get("dataset").and_then(Value::as_str);
+        table.columns.contains(column) && (dataset == run.setting("dataset").as_deref() || dataset.is_none())
     })
+}
+
+/// Table 6, whose column is data set and draws a step. Its two halves are of different settings: ReinMax's row is compared
+/// with runs of its authors' preset and their moving mean, the others with the preset and the frozen evaluation of theirs.
+fn table6(run: &Run, metric: &str) -> Option<(&'static published::Table, String)> {
+    let reinmax = run.setting("estimator").as_deref() == Some("reinmax");
+    let (preset, theirs) =
+        if reinmax { ("reinmax-2x200", "train_neg_elbo") } else { ("rodeo-2x200", "frozen_neg_elbo") };
+    let same = run.setting("preset").as_deref() == Some(preset) && metric == theirs;
+    let column = format!("{}_k{}", run.setting("dataset")?.replace('-', "_"), run.setting("samples")?);
+    Some((published::table(6).filter(|_| same)?, column))
 }
 
 /// Why runs and published entry must not be compared, or `None`.
 fn objection(group: &Group, table: &published::Table, column: &str) -> Option<String> {
     let run = group.first();
-    let paper = |key: &str| table.conditions.get(key);
+    if run.setting("edition").as_deref() == Some("reconstruction") {
+        return Some("another edition of the data".into());
+    }
+    // Table 6 has two sets of conditions, of which the presets make sure
+    let paper = |key: &str| table.conditions.get(key).filter(|_| table.table != 6 || key == "steps");
     if let Some(theirs) = paper("epochs").and_then(Value::as_f64) {
         match group.epochs() {
             None => return Some("epochs differ between seeds".into()),
@@ -247,7 +282,8 @@ fn published_cells(group: &Group, metric: &str, ours: &Spread, notes: &mut Vec<S
 /// How a metric reads in a heading.
 pub(crate) fn metric_title(family: &str, metric: &str) -> String {
     let nats = ["elbo", "loss", "bce", "kl"].iter().any(|m| metric.contains(m));
-    let unit = if ["vae", "sbn-train"].contains(&family) && nats { " [nats]" } else { "" };
+    let nats = nats || metric.contains("likelihood");
+    let unit = if ["vae", "sbn-vae", "sbn-train"].contains(&family) && nats { " [nats]" } else { "" };
     format!("{}{unit}", metric.replace("neg_elbo", "−ELBO").replace('_', " "))
 }
 

@@ -75,6 +75,7 @@ const BOOKKEEPING: &[&str] = &[
     "seed",
     "probe", // probes draw from a stream of their own
     "probe_draws",
+    "grad_draws", // so do these
     "device",
     "out",
     "resume",

@@ -7,10 +7,13 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use thruway::Result;
+use thruway::dist::bernoulli::Code;
+use thruway::estimators::{Estimator, GradEstimator, Knobs, Place, Sizes, Takes};
 use thruway::noise::{HostNoise, Noise, Tape};
 
 /// Says that a test did not run, past libtest's capture: a passing test's output is hidden, a skip must not be.
 /// `make test` counts these lines.
+#[allow(clippy::explicit_write)] // eprintln! is captured
 pub fn skip(test: &str, why: &str) {
     use std::io::Write;
     std::io::stderr().write_all(format!("\nSKIPPED {test}: {why}\n").as_bytes()).unwrap();
@@ -68,6 +71,27 @@ pub fn unpack(v: &Value, kind: Kind, shape: &[i64]) -> Tensor {
 /// Standard normals that depend on `seed` alone.
 pub fn normals(size: &[i64], kind: Kind, seed: u64) -> Tensor {
     HostNoise::new(seed).normal(size, kind, Device::Cpu).unwrap()
+}
+
+/// Knobs to build an estimator with nothing chosen: Boolean ones need a code.
+pub fn plain(e: Estimator) -> Knobs {
+    let code = (e.claims().variables == Takes::Boolean).then_some(Code::ZeroOne);
+    Knobs { code, sizes: sizes(3), ..Knobs::default() }
+}
+
+/// Learned parts in double for so many latents, without a context.
+pub fn sizes(latents: i64) -> Sizes {
+    let place = Some(Place { kind: Kind::Double, device: Device::Cpu });
+    Sizes { latents: Some(latents), context: None, place }
+}
+
+/// Learned parameters away from where they start.
+pub fn perturb(e: &dyn GradEstimator, seed: u64) {
+    let _guard = tch::no_grad_guard();
+    for (i, (_, mut t)) in e.parameters().into_iter().enumerate() {
+        let noise = normals(&t.size(), t.kind(), seed + i as u64);
+        t.copy_(&(&t * 0.7 + noise * 0.3));
+    }
 }
 
 /// Largest entry in absolute value.

@@ -1,0 +1,270 @@
+//! Command line of `sbn-vae`: every option with its default and the source of the default.
+use crate::presets::{Defaults, Preset, defaults};
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+use thruway::data::{Binarisation, ImageSet};
+use thruway::dist::bernoulli::Code;
+use thruway::error::{Error, Result};
+use thruway::estimators::{Estimator, Knobs, Sizes, Tau};
+use thruway::nn::belief::{Hidden, Init, Prior, Shape};
+use thruway::nn::elbo::Kl;
+use thruway::nn::vae::PIXELS;
+use thruway::run::RunArgs;
+
+/// Trains VAEs and sigmoid belief networks with Boolean or categorical latents through any estimator, drop-in or score
+/// function, and reports -ELBO and log-likelihood in nats.
+///
+/// A preset sets the model, the data's treatment and the training of a published comparison; every option given beside it
+/// wins. Without one the settings are those of rodeo-2x200.
+#[derive(Debug, Parser)]
+#[command(name = "sbn-vae", version)]
+pub struct Args {
+    /// A published comparison [default: rodeo-2x200]
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Data set [default: mnist]
+    #[arg(long, value_enum)]
+    pub dataset: Option<ImageSet>,
+    /// How pixels become black and white [default: the preset's; dynamic (Shi et al. 2022)]
+    #[arg(long, value_enum)]
+    pub binarisation: Option<Binarisation>,
+    /// Training images taken, the first ones; the rest is for validation [default: 50000; omniglot: 23000 (all published)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub train_images: Option<i64>,
+    /// Gradient estimator [default: the preset's; rodeo]
+    #[arg(long)]
+    pub estimator: Option<String>,
+    /// Draws K of a step: the estimator's own number, or for a drop-in independent draws whose losses are averaged; for
+    /// gumbel-rao its Monte Carlo samples [default: the preset's; 2]
+    #[arg(long, allow_hyphen_values = true)]
+    pub samples: Option<i64>,
+    /// Temperature of the surrogate: a number, linear:FROM:TO:STEPS or exponential:FROM:TO:STEPS; rebar, relax: where it starts
+    /// [default: the preset's, else the estimator's]
+    #[arg(long)]
+    pub tau: Option<String>,
+    /// Gap of gst, nats [default: 1.0]
+    #[arg(long, allow_hyphen_values = true)]
+    pub gap: Option<f64>,
+    /// Decay of the moving-average baseline of reinforce and nvil [default: no baseline; nvil 0.9]
+    #[arg(long, allow_hyphen_values = true)]
+    pub decay: Option<f64>,
+    /// Interval of foust's uniform noise, relative to the scale; 0 is off [default: 0.1 (Appendix E)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub interval: Option<f64>,
+    /// Scale of foust's representation; 1 is off [default: 1, not stated for these networks]
+    #[arg(long, allow_hyphen_values = true)]
+    pub scale: Option<f64>,
+    /// Stochastic layers [default: the preset's; 1]
+    #[arg(long, allow_hyphen_values = true)]
+    pub layers: Option<i64>,
+    /// Latent variables of each stochastic layer [default: the preset's; 200]
+    #[arg(long, allow_hyphen_values = true)]
+    pub latent_dim: Option<i64>,
+    /// Classes of each latent variable; 2 stands for Boolean ones [default: the preset's; 2]
+    #[arg(long, allow_hyphen_values = true)]
+    pub categorical_dim: Option<i64>,
+    /// Hidden layers of each conditional distribution; 0 is linear [default: the preset's; 2]
+    #[arg(long, allow_hyphen_values = true)]
+    pub hidden_layers: Option<i64>,
+    /// Units of a hidden layer [default: the preset's; 200]
+    #[arg(long, allow_hyphen_values = true)]
+    pub hidden_dim: Option<i64>,
+    /// Nonlinearity of the hidden layers [default: the preset's; leakyrelu]
+    #[arg(long, value_enum)]
+    pub activation: Option<Hidden>,
+    /// Values of Boolean latents as the layers see them [default: the preset's; zero-one]
+    #[arg(long, value_enum)]
+    pub code: Option<Code>,
+    /// Prior of the topmost latents [default: the preset's; uniform]
+    #[arg(long, value_enum)]
+    pub prior: Option<Prior>,
+    /// How fresh weights are drawn [default: the preset's; glorot]
+    #[arg(long, value_enum)]
+    pub init: Option<Init>,
+    /// Divergence from the prior: of the draw, or in closed form [default: the preset's; sampled]
+    #[arg(long, value_enum)]
+    pub kl: Option<Kl>,
+    /// Optimizer: sgd has momentum 0.9 [default: the preset's; adam]
+    #[arg(long, value_enum)]
+    pub optimizer: Option<Optimizer>,
+    /// Learning rate [default: the preset's; 0.001, fashion-mnist 0.0003]
+    #[arg(long, allow_hyphen_values = true)]
+    pub lr: Option<f64>,
+    /// Learning rate of what the estimator learns, by Adam [default: 0.001 for rodeo and double-cv, --lr for relax, ten times
+    /// --lr for nvil and rebar, as published]
+    #[arg(long, allow_hyphen_values = true)]
+    pub cv_lr: Option<f64>,
+    /// Images a step [default: the preset's; 100]
+    #[arg(long, allow_hyphen_values = true)]
+    pub batch_size: Option<i64>,
+    /// Epochs to train [default: the preset's]
+    #[arg(long, allow_hyphen_values = true)]
+    pub epochs: Option<i64>,
+    /// Steps to train; with --epochs the first reached ends the run [default: the preset's; 1,000,000]
+    #[arg(long, allow_hyphen_values = true)]
+    pub steps: Option<i64>,
+    /// Draws for the test log-likelihood at the end of the run (GSB: 200); 0: none
+    #[arg(long, default_value_t = 200, allow_hyphen_values = true)]
+    pub ll_samples: i64,
+    /// Gradients of one batch at each evaluation, for their variance; 0: none
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    pub grad_draws: i64,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What moves the parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam (Kingma & Ba 2015)
+    Adam,
+    /// RAdam (Liu et al. 2020)
+    #[value(name = "radam")]
+    RAdam,
+    /// Gradient descent with momentum 0.9
+    Sgd,
+}
+
+/// Everything that decides the numbers of a run, defaults filled in; the `config` of config.json.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    pub dataset: ImageSet,
+    pub preset: Option<String>,
+    pub binarisation: Binarisation,
+    pub train_images: i64,
+    pub estimator: Estimator,
+    pub samples: Option<i64>,
+    pub tau: Option<String>,
+    pub gap: Option<f64>,
+    pub decay: Option<f64>,
+    pub interval: Option<f64>,
+    pub scale: Option<f64>,
+    pub layers: i64,
+    pub latent_dim: i64,
+    pub categorical_dim: i64,
+    pub hidden_layers: i64,
+    pub hidden_dim: i64,
+    pub activation: Hidden,
+    pub code: Option<Code>,
+    pub prior: Prior,
+    pub init: Init,
+    pub centred: bool,
+    pub doubled: bool,
+    pub kl: Kl,
+    pub optimizer: Optimizer,
+    pub lr: f64,
+    pub cv_lr: f64,
+    pub batch_size: i64,
+    pub epochs: Option<i64>,
+    pub steps: Option<i64>,
+    pub ll_samples: i64,
+    pub grad_draws: i64,
+}
+
+fn at_least(least: i64, what: &str, v: i64) -> Result<i64> {
+    if v < least { Err(Error::range(what, format!("at least {least}"), v)) } else { Ok(v) }
+}
+
+fn rate(what: &str, v: f64) -> Result<f64> {
+    if v.is_finite() && v > 0.0 { Ok(v) } else { Err(Error::range(what, "positive and finite", v)) }
+}
+
+impl Config {
+    /// Fills in the preset and the defaults, and refuses what makes no sense.
+    pub fn new(args: &Args) -> Result<Config> {
+        let dataset = args.dataset.unwrap_or(ImageSet::Mnist);
+        let d: Defaults = defaults(args.preset, dataset, args.samples);
+        let estimator = Estimator::by_name(args.estimator.as_deref().unwrap_or(d.estimator))?;
+        let categorical_dim = at_least(2, "--categorical-dim", args.categorical_dim.or(d.categories).unwrap_or(2))?;
+        let own = estimator.name() == d.estimator;
+        let steps = args.steps.map(|n| at_least(1, "--steps", n)).transpose()?;
+        let epochs = args.epochs.map(|n| at_least(1, "--epochs", n)).transpose()?;
+        // a length given replaces the preset's, whichever unit it is in
+        let (epochs, steps) = if epochs.or(steps).is_some() { (epochs, steps) } else { (d.epochs, d.steps) };
+        let lr = rate("--lr", args.lr.unwrap_or(d.lr))?;
+        let default_cv = match estimator {
+            Estimator::Nvil | Estimator::Rebar => 10.0 * lr,
+            Estimator::Relax => lr,
+            _ => 1e-3,
+        };
+        let preset = args.preset.and_then(|p| Some(p.to_possible_value()?.get_name().to_string()));
+        let optimizer = args.optimizer.map_or_else(|| Optimizer::from_str(d.optimizer, false), Ok);
+        let whole = if dataset == ImageSet::Omniglot { 23_000 } else { 50_000 };
+        // estimators of pairs need an even number, those of one draw none
+        let samples = args.samples.or(d.samples).filter(|_| estimator != Estimator::GumbelRao).or(args.samples);
+        Ok(Config {
+            dataset,
+            preset,
+            binarisation: args.binarisation.unwrap_or(d.binarisation),
+            train_images: at_least(1, "--train-images", args.train_images.unwrap_or(whole))?,
+            estimator,
+            samples,
+            tau: args.tau.clone().or(d.tau.filter(|_| own).map(String::from)),
+            gap: args.gap,
+            decay: args.decay,
+            interval: args.interval,
+            scale: args.scale,
+            layers: at_least(1, "--layers", args.layers.unwrap_or(d.layers))?,
+            latent_dim: at_least(1, "--latent-dim", args.latent_dim.unwrap_or(d.latents))?,
+            categorical_dim,
+            hidden_layers: at_least(0, "--hidden-layers", args.hidden_layers.unwrap_or(d.hidden_layers))?,
+            hidden_dim: at_least(1, "--hidden-dim", args.hidden_dim.unwrap_or(d.hidden))?,
+            activation: args.activation.unwrap_or(d.activation),
+            code: (categorical_dim == 2).then(|| args.code.unwrap_or(d.code)),
+            prior: args.prior.unwrap_or(d.prior),
+            init: args.init.unwrap_or(d.init),
+            centred: d.centred,
+            doubled: d.doubled,
+            kl: args.kl.unwrap_or(d.kl),
+            optimizer: optimizer.map_err(Error::Usage)?,
+            lr,
+            cv_lr: rate("--cv-lr", args.cv_lr.unwrap_or(default_cv))?,
+            batch_size: at_least(1, "--batch-size", args.batch_size.unwrap_or(d.batch_size))?,
+            epochs,
+            steps,
+            ll_samples: at_least(0, "--ll-samples", args.ll_samples)?,
+            grad_draws: at_least(0, "--grad-draws", args.grad_draws)?,
+        })
+    }
+
+    /// Whether the number of draws is the estimator's own business.
+    fn takes_samples(&self) -> bool {
+        self.estimator.claims().knobs.contains(&"samples")
+    }
+
+    /// Independent draws of a drop-in.
+    pub fn draws(&self) -> i64 {
+        if self.takes_samples() { 1 } else { self.samples.unwrap_or(1) }
+    }
+
+    /// The estimator's parameters, with the sizes of what it may learn.
+    pub fn knobs(&self, sizes: Sizes) -> Result<Knobs> {
+        Ok(Knobs {
+            tau: self.tau.as_deref().map(str::parse::<Tau>).transpose()?,
+            samples: self.samples.filter(|_| self.takes_samples()),
+            gap: self.gap,
+            decay: self.decay,
+            interval: self.interval,
+            scale: self.scale,
+            code: self.code,
+            sizes,
+        })
+    }
+
+    /// The network.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            pixels: PIXELS,
+            latents: vec![self.latent_dim; self.layers as usize],
+            categories: self.code.is_none().then_some(self.categorical_dim),
+            hidden: (self.hidden_layers as usize, self.hidden_dim),
+            activation: self.activation,
+            code: self.code.unwrap_or(Code::ZeroOne),
+            scale: self.scale.unwrap_or(1.0),
+            prior: self.prior,
+            init: self.init,
+            doubled: self.doubled,
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Change of `sum_h softplus(a_h)` when a is moved by columns of a matrix, for all columns at once.
+//!
+//! `softplus(a + d) - softplus(a) = log(1 - p + p e^d)` with `p = sigmoid(a)`, and the sum of logarithms is the logarithm of a
+//! product. With `1 - p`, `p` and `e^d` at hand a flip costs a multiply-add and a multiplication an output, in place of an
+//! exponential and a logarithm; the exponent is taken out of the running product every few factors. Each factor lies
+//! between 1 and `e^d`, so a product of n of them is safe while `n |d| < 80`. It is also more accurate in f32 than the
+//! difference of two sums of the size of the loss.
+//!
+//! Legend: `N` rows, `L` variables, `K` classes, `H` outputs.
+use super::real::Real;
+use crate::autograd::slices::slice;
+use crate::error::{Error, Result};
+use multiversion::multiversion;
+use std::cell::RefCell;
+use tch::{Device, Kind, Tensor};
+
+/// Factors side by side. Long enough that the compiler makes a loop over lanes a vector loop: with 16 it unrolls first and
+/// shuffles single numbers, ten times slower.
+const LANES: usize = 32;
+/// Flips that share the loads of a row.
+const SIDE: usize = 4;
+/// Rows that share a pass over the columns, so that those are read from memory once for all of them.
+const ROWS: usize = 8;
+/// Largest move of a pre-activation by one entry; beyond it a single exponential would leave the range of f32.
+const LARGEST: f32 = 40.0;
+
+/// Whether the loops serve these tensors: f32 on the CPU. They may still decline, for columns that are too large.
+pub fn own_loops(columns: &Tensor) -> bool {
+    columns.device() == Device::Cpu && columns.kind() == Kind::Float && columns.numel() > 0
+}
+
+/// Buffers that outlive a call: fresh memory of this size would cost more page faults than the arithmetic does.
+#[derive(Default)]
+struct Scratch {
+    p: Vec<f32>,
+    q: Vec<f32>,
+    up: Vec<f32>,
+    down: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What the products need, rows padded to whole lanes so that padding gives factors of 1.
+struct Ready<'a> {
+    p: &'a [f32],
+    q: &'a [f32],
+    up: &'a [f32],
+    down: &'a [f32],
+    width: usize,
+    /// Factors that one product may take between two looks at its exponent.
+    every: usize,
+}
+
+/// Runs `loops` on what is made of pre-activations `[N, H]` and columns `[C, H]`; none where the columns are too large.
+/// `moves`: how many columns one flip adds up.
+fn prepare<T>(
+    pre: &Tensor,
+    columns: &Tensor,
+    slope: f64,
+    moves: f32,
+    loops: impl FnOnce(Ready) -> T,
+) -> Result<Option<T>> {
+    let (pre, columns) = (pre.f_contiguous()?, columns.f_contiguous()?);
+    let h = *pre.size().last().expect("checked by the caller") as usize;
+    let width = h.div_ceil(LANES) * LANES;
+    let largest = largest(slice(&columns)?) * slope as f32;
+    if largest.is_nan() || largest >= LARGEST {
+        return Ok(None);
+    }
+    let every = ((80.0 / (largest * moves).max(1e-3)) as usize).clamp(1, 16);
+    SCRATCH.with_borrow_mut(|s| {
+        let Scratch { p, q, up, down } = s;
+        for (buffers, of) in [([&mut *p, &mut *q], &pre), ([&mut *up, &mut *down], &columns)] {
+            let size = of.numel() / h * width;
+            buffers.into_iter().for_each(|b| b.resize(size, 0.0));
+        }
+        sigmoids(slice(&pre)?, h, width, p, q);
+        exponentials(slice(&columns)?, slope as f32, h, width, up, down);
+        Ok(Some(loops(Ready { p, q, up, down, width, every })))
+    })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    for x in x.chunks(LANES) {
+        for (l, x) in lanes.iter_mut().zip(x) {
+            // NaN stays
+            *l = if *l >= x.abs() { *l } else { x.abs() };
+        }
+    }
+    lanes.into_iter().fold(0.0, |m, x| if m >= x { m } else { x })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn sigmoids(a: &[f32], h: usize, width: usize, p: &mut [f32], q: &mut [f32]) {
+    for ((a, p), q) in a.chunks_exact(h).zip(p.chunks_exact_mut(width)).zip(q.chunks_exact_mut(width)) {
+        for ((&a, p), q) in a.iter().zip(&mut *p).zip(&mut *q) {
+            let t = (-a.abs()).vexp();
+            let s = 1.0 / (1.0 + t);
+            let (high, low) = (s, t * s);
+            (*p, *q) = if a >= 0.0 { (high, low) } else { (low, high) };
+        }
+        p[h..].fill(0.0);
+        q[h..].fill(1.0);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn exponentials(w: &[f32], slope: f32, h: usize, width: usize, up: &mut [f32], down: &mut [f32]) {
+    for ((w, up), down) in w.chunks_exact(h).zip(up.chunks_exact_mut(width)).zip(down.chunks_exact_mut(width)) {
+        for ((&w, up), down) in w.iter().zip(&mut *up).zip(&mut *down) {
+            *up = (w * slope).vexp();
+            *down = 1.0 / *up;
+        }
+        up[h..].fill(0.0);
+        down[h..].fill(0.0);
+    }
+}
+
+/// Bits flipped one at a time: pre-activations `[N, H]`, columns `[L, H]`, bits `[N, L]`, slope of their code
+/// -> `[N, L]`; none where the columns are too large for f32.
+///
+/// # Errors
+/// [`Error::Shape`] for other kinds and shapes; see [`own_loops`] for what is served.
+pub fn boolean(pre: &Tensor, columns: &Tensor, bits: &Tensor, slope: f64) -> Result<Option<Tensor>> {
+    let (n, h) = pre.size2()?;
+    let (l, _) = columns.size2()?;
+    if columns.size() != [l, h] || bits.size() != [n, l] {
+        return Err(Error::shape(
+            "flips",
+            format!("columns [L, {h}] and bits [{n}, L]"),
+            (columns.size(), bits.size()),
+        ));
+    }
+    let bits = bits.f_contiguous()?;
+    let bits = slice::<f32>(&bits)?;
+    let mut out = vec![0f32; (n * l) as usize];
+    let done = prepare(pre, columns, slope, 1.0, |r| boolean_loop(&r, bits, l as usize, &mut out))?;
+    done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l])?)).transpose()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn boolean_loop(r: &Ready, bits: &[f32], l: usize, out: &mut [f32]) {
+    let width = r.width;
+    let rows = r.p.len() / width;
+    let mut exponents = vec![0; out.len()];
+    for first in (0..rows).step_by(ROWS) {
+        for j in (0..l).step_by(SIDE) {
+            for n in first..rows.min(first + ROWS) {
+                let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
+                let here = n * l + j..n * l + l.min(j + SIDE);
+                let column = |i: usize| {
+                    let of = if bits[here.start + i] != 0.0 { r.down } else { r.up };
+                    &of[(j + i) * width..][..width]
+                };
+                products(q, p, column, r.every, &mut out[here.clone()], &mut exponents[here.clone()]);
+            }
+        }
+    }
+    logarithms(out, &exponents);
+}
+
+/// Categorical variables moved one at a time to each of their other classes, `m + 1, m + 2, ..` modulo K from the class m:
+/// pre-activations `[N, H]`, columns `[L, K, H]`, classes i64 `[N, L]` -> `[N, L, K - 1]`; none where the columns are too
+/// large for f32.
+///
+/// # Errors
+/// As [`boolean`].
+pub fn categorical(pre: &Tensor, columns: &Tensor, classes: &Tensor) -> Result<Option<Tensor>> {
+    let (n, h) = pre.size2()?;
+    let (l, k, _) = columns.size3()?;
+    if columns.size() != [l, k, h] || classes.size() != [n, l] {
+        let got = (columns.size(), classes.size());
+        return Err(Error::shape("flips", format!("columns [L, K, {h}] and classes [{n}, L]"), got));
+    }
+    let classes = classes.f_contiguous()?;
+    let classes = slice::<i64>(&classes)?;
+    let mut out = vec![0f32; (n * l * (k - 1)) as usize];
+    let loops = |r: Ready| categorical_loop(&r, classes, l as usize, k as usize, &mut out);
+    let done = prepare(pre, columns, 1.0, 2.0, loops)?;
+    done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l, k - 1])?)).transpose()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
+fn categorical_loop(r: &Ready, classes: &[i64], l: usize, k: usize, out: &mut [f32]) {
+    let width = r.width;
+    let rows = r.p.len() / width;
+    let mut exponents = vec![0; out.len()];
+    let mut without = vec![0f32; width];
+    for first in (0..rows).step_by(ROWS) {
+        for j in 0..l {
+            for n in first..rows.min(first + ROWS) {
+                let class = classes[n * l + j] as usize;
+                let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
+                // e^d splits into a factor of the class left and one of the class taken
+                let left = &r.down[(j * k + class) * width..][..width];
+                for ((w, p), d) in without.iter_mut().zip(p).zip(left) {
+                    *w = p * d;
+                }
+                for o in (0..k - 1).step_by(SIDE) {
+                    let start = (n * l + j) * (k - 1);
+                    let here = start + o..start + (k - 1).min(o + SIDE);
+                    let column = |i: usize| &r.up[(j * k + (class + o + i + 1) % k) * width..][..width];
+                    products(q, &without, column, r.every, &mut out[here.clone()], &mut exponents[here]);
+                }
+            }
+        }
+    }
+    logarithms(out, &exponents);
+}
+
+/// Up to [`SIDE`] products `prod (q + r e)` with the columns e, as mantissas in [1, 2) and exponents of 2.
+#[inline(always)]
+fn products<'a>(
+    q: &[f32],
+    r: &[f32],
+    column: impl Fn(usize) -> &'a [f32],
+    every: usize,
+    mantissas: &mut [f32],
+    exponents: &mut [i32],
+) {
+    // plain loops: what a closure handed to an iterator does may be compiled without the vector instructions
+    if mantissas.len() == SIDE {
+        let all = four(q, r, [column(0), column(1), column(2), column(3)], every);
+        for i in 0..SIDE {
+            (mantissas[i], exponents[i]) = all[i];
+        }
+    } else {
+        for i in 0..mantissas.len() {
+            (mantissas[i], exponents[i]) = one(q, r, column(i), every);
+        }
+    }
+}
+
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn lanes(x: &[f32], at: usize) -> &Lanes {
+    x[at..at + LANES].try_into().expect("whole lanes")
+}
+
+#[inline(always)]
+fn multiply(product: &mut Lanes, q: &Lanes, r: &Lanes, e: &Lanes) {
+    for i in 0..LANES {
+        product[i] *= r[i].mul_add(e[i], q[i]);
+    }
+}
+
+/// Takes the exponents out: mantissas in [1, 2).
+#[inline(always)]
+fn settle(product: &mut Lanes, exponent: &mut [i32; LANES]) {
+    for i in 0..LANES {
+        let bits = product[i].to_bits();
+        exponent[i] += (bits >> 23) as i32 - 127;
+        product[i] = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
+    }
+}
+
+/// The product over lanes. A call of its own: inlined, its halving spoils the vector loops.
+#[inline(never)]
+fn fold(product: &Lanes, exponent: &[i32; LANES]) -> (f32, i32) {
+    let (mut m, mut x) = (*product, *exponent);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            m[i] *= m[i + half]; // below 2^LANES in the end
+            x[i] += x[i + half];
+        }
+        half /= 2;
+    }
+    let bits = m[0].to_bits();
+    (f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000), x[0] + (bits >> 23) as i32 - 127)
+}
+
+#[inline(always)]
+fn one(q: &[f32], r: &[f32], e: &[f32], every: usize) -> (f32, i32) {
+    let (mut p, mut x) = ([1f32; LANES], [0; LANES]);
+    let n = q.len();
+    for from in (0..n).step_by(every * LANES) {
+        for at in (from..n.min(from + every * LANES)).step_by(LANES) {
+            multiply(&mut p, lanes(q, at), lanes(r, at), lanes(e, at));
+        }
+        settle(&mut p, &mut x);
+    }
+    fold(&p, &x)
+}
+
+/// Four at a time: the loads of q and r serve all, and the four chains of multiplications hide each other's latency.
+#[inline(always)]
+fn four(q: &[f32], r: &[f32], [e0, e1, e2, e3]: [&[f32]; SIDE], every: usize) -> [(f32, i32); SIDE] {
+    let (mut p0, mut p1, mut p2, mut p3) = ([1f32; LANES], [1f32; LANES], [1f32; LANES], [1f32; LANES]);
+    let (mut x0, mut x1, mut x2, mut x3) = ([0; LANES], [0; LANES], [0; LANES], [0; LANES]);
+    let n = q.len();
+    let (r, e0, e1, e2, e3) = (&r[..n], &e0[..n], &e1[..n], &e2[..n], &e3[..n]);
+    for from in (0..n).step_by(every * LANES) {
+        for at in (from..n.min(from + every * LANES)).step_by(LANES) {
+            let (q, r) = (lanes(q, at), lanes(r, at));
+            multiply(&mut p0, q, r, lanes(e0, at));
+            multiply(&mut p1, q, r, lanes(e1, at));
+            multiply(&mut p2, q, r, lanes(e2, at));
+            multiply(&mut p3, q, r, lanes(e3, at));
+        }
+        settle(&mut p0, &mut x0);
+        settle(&mut p1, &mut x1);
+        settle(&mut p2, &mut x2);
+        settle(&mut p3, &mut x3);
+    }
+    [fold(&p0, &x0), fold(&p1, &x1), fold(&p2, &x2), fold(&p3, &x3)]
+}
+
+/// The logarithms of all products.
+#[inline(always)]
+fn logarithms(mantissas: &mut [f32], exponents: &[i32]) {
+    for (m, e) in mantissas.iter_mut().zip(exponents) {
+        *m = *e as f32 * std::f32::consts::LN_2 + m.vln();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normals(size: &[i64], scale: f64) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu)) * scale
+    }
+
+    fn softplus(a: &Tensor) -> Tensor {
+        a.to_kind(Kind::Double).softplus().sum_dim_intlist(-1, false, Kind::Double)
+    }
+
+    /// Each of the H factors is rounded twice at 6e-8: a few 1e-6 for hundreds of them, whatever the size of the sums; the
+    /// double-precision difference is the truth.
+    #[test]
+    fn all_flips_as_by_definition() {
+        tch::manual_seed(1);
+        for (n, l, h, scale) in [(5, 3, 7, 1.0), (19, 6, 784, 0.3), (2, 4, 33, 10.0), (9, 5, 96, 0.0)] {
+            let (pre, columns) = (normals(&[n, h], 3.0), normals(&[l, h], scale).clamp(-19.0, 19.0));
+            let bits = normals(&[n, l], 1.0).gt(0.0).to_kind(Kind::Float);
+            for slope in [1.0, 2.0] {
+                assert!(own_loops(&columns));
+                let got = boolean(&pre, &columns, &bits, slope).unwrap().unwrap();
+                let step: Tensor = (1.0 - &bits * 2.0) * slope;
+                let moved = pre.unsqueeze(1).to_kind(Kind::Double) + step.unsqueeze(-1) * columns.unsqueeze(0);
+                let want = softplus(&moved) - softplus(&pre).unsqueeze(-1);
+                let off = (got.to_kind(Kind::Double) - &want).abs() / (want.abs() + 1.0);
+                assert!(off.max().double_value(&[]) < 4e-6, "H {h}, scale {scale}: {off}");
+            }
+            let k = 3;
+            let columns = normals(&[l, k, h], scale).clamp(-19.0, 19.0);
+            let classes = Tensor::randint(k, [n, l], (Kind::Int64, Device::Cpu));
+            let got = categorical(&pre, &columns, &classes).unwrap().unwrap();
+            for j in 0..l {
+                let from = columns.get(j).index_select(0, &classes.select(1, j)); // [N, H]
+                for o in 0..k - 1 {
+                    let to = columns.get(j).index_select(0, &(classes.select(1, j) + o + 1).remainder(k));
+                    let want = softplus(&(pre.to_kind(Kind::Double) + to - &from)) - softplus(&pre);
+                    let off = (got.select(1, j).select(1, o).to_kind(Kind::Double) - &want).abs() / (want.abs() + 1.0);
+                    assert!(off.max().double_value(&[]) < 4e-6, "H {h}, scale {scale}: {off}");
+                }
+            }
+        }
+        for bad in [1e3, f64::NAN] {
+            let none = boolean(&normals(&[2, 3], 1.0), &(normals(&[4, 3], 0.0) + bad), &normals(&[2, 4], 1.0), 1.0);
+            assert!(none.unwrap().is_none(), "columns of {bad}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Belief networks: their bound and likelihood against enumeration, the estimators on them, and twenty layers in training.
+use tch::{Device, Kind, Tensor};
+use thruway::dist::bernoulli::Code;
+use thruway::estimators::{Built, Estimator, Knobs, Place, Sizes, Variables};
+use thruway::nn::belief::{Hidden, Init, Prior, Shape};
+use thruway::nn::elbo::Kl;
+use thruway::nn::likelihood::{bounds, log_weights};
+use thruway::nn::{BeliefNet, Elbo};
+use thruway::noise::{HostNoise, TorchNoise};
+use thruway::optim::{Sgd, sgd};
+
+const PIXELS: i64 = 6;
+
+fn shape(latents: &[i64], categories: Option<i64>, hidden: usize) -> Shape {
+    Shape {
+        pixels: PIXELS,
+        latents: latents.to_vec(),
+        categories,
+        hidden: (hidden, 5),
+        activation: Hidden::Tanh,
+        code: Code::PlusMinus,
+        scale: 1.0,
+        prior: Prior::Trained,
+        init: Init::Pytorch,
+        doubled: false,
+    }
+}
+
+/// A small network whose parameters, prior included, are far from symmetric.
+fn tiny(latents: &[i64], categories: Option<i64>, hidden: usize) -> BeliefNet {
+    tch::manual_seed(11);
+    let mut net = BeliefNet::new(shape(latents, categories, hidden), Device::Cpu).unwrap();
+    let _guard = tch::no_grad_guard();
+    for (_, p) in net.params().iter() {
+        p.shallow_clone().copy_(&(p * 1.5 + Tensor::randn(p.size(), (Kind::Float, Device::Cpu)) * 0.5));
+    }
+    net.centre(&Tensor::from_slice(&[0.2f32, 0.5, 0.9, 0.0, 0.4, 1.0])).unwrap();
+    net
+}
+
+fn images(n: i64) -> Tensor {
+    tch::manual_seed(5);
+    Tensor::rand([n, PIXELS], (Kind::Float, Device::Cpu)).ge(0.5).to_kind(Kind::Float)
+}
+
+fn parameter(net: &BeliefNet, name: &str) -> Tensor {
+    net.params().iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no {name}")).1.to_kind(Kind::Double)
+}
+
+/// All states of n bits, `[2^n, n]`, as -1 and 1.
+fn codes(n: i64) -> Tensor {
+    let rows = Tensor::arange(1 << n, (Kind::Int64, Device::Cpu)).unsqueeze(1);
+    let bit = Tensor::arange(n, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+    (rows.bitwise_right_shift(&bit).remainder(2) * 2 - 1).to_kind(Kind::Double)
+}
+
+/// `log p(v)` of independent signs v under logits, summed over the last axis.
+fn log_signs(logits: &Tensor, v: &Tensor) -> Tensor {
+    (logits * v).log_sigmoid().sum_dim_intlist(-1, false, Kind::Double)
+}
+
+/// `log p(x)` `[B]` and the ELBO `[B]` of a linear network of two layers, in double and from its parameters alone.
+fn by_hand(net: &BeliefNet, x: &Tensor) -> (Tensor, Tensor) {
+    let linear = |name: &str, h: &Tensor| {
+        h.matmul(&parameter(net, &format!("{name}.fc1.weight")).tr()) + parameter(net, &format!("{name}.fc1.bias"))
+    };
+    let mean = Tensor::from_slice(&[0.2f64, 0.5, 0.9, 0.0, 0.4, 1.0]).to_kind(Kind::Float).to_kind(Kind::Double);
+    let clipped = mean.clamp(0.001, 0.999);
+    let output = clipped.log() - (-clipped).log1p();
+    let x = x.to_kind(Kind::Double);
+    let (c1, c2) = (codes(3), codes(2));
+    let (mut likelihood, mut elbo) = (vec![], vec![]);
+    for row in 0..x.size()[0] {
+        let x = x.get(row);
+        let q1 = log_signs(&linear("encoder.0", &(&x - &mean).unsqueeze(0)), &c1); // [8]
+        let q2 = log_signs(&linear("encoder.1", &c1).unsqueeze(1), &c2.unsqueeze(0)); // [8, 4]
+        let pixels = linear("decoder.0", &c1) + &output;
+        let px = log_signs(&pixels, &(&x * 2.0 - 1.0)); // [8]
+        let p1 = log_signs(&linear("decoder.1", &c2).unsqueeze(0), &c1.unsqueeze(1)); // [8, 4]
+        let p2 = log_signs(&parameter(net, "prior"), &c2); // [4]
+        let joint = px.unsqueeze(1) + p1 + p2.unsqueeze(0);
+        let q = q1.unsqueeze(1) + q2;
+        likelihood.push(joint.logsumexp([0i64, 1].as_slice(), false));
+        elbo.push((q.exp() * (&joint - &q)).sum(Kind::Double));
+    }
+    (Tensor::stack(&likelihood, 0), Tensor::stack(&elbo, 0))
+}
+
+/// Mean and standard error of the columns of `[S, ..]`.
+fn spread(t: &Tensor) -> (Tensor, Tensor) {
+    let n = t.size()[0] as f64;
+    (t.mean_dim(0i64, false, Kind::Double), t.std_dim(0i64, true, false) / n.sqrt())
+}
+
+fn largest(t: &Tensor) -> f64 {
+    t.abs().max().double_value(&[])
+}
+
+#[test]
+fn the_bound_and_the_likelihood_agree_with_enumeration() {
+    let net = tiny(&[3, 2], None, 0);
+    let x = images(4);
+    let (likelihood, elbo) = by_hand(&net, &x);
+    let w = log_weights(&net, &x, 40_000, &mut HostNoise::new(3)).unwrap().to_kind(Kind::Double);
+    // E log w is the ELBO and E w the likelihood: 4 + 4 coordinates at 4.5 standard errors, false alarm below 1e-4; the
+    // weights are f32, whose error of some 1e-5 is far below the standard errors of about 5e-3
+    let (mean, se) = spread(&w);
+    assert!(largest(&((mean - &elbo) / se)) < 4.5);
+    let (mean, se) = spread(&(&w - likelihood.unsqueeze(0)).exp());
+    assert!(largest(&((mean - 1.0) / se)) < 4.5);
+    assert!((&elbo - &likelihood).max().double_value(&[]) < 0.0, "the bound is a bound");
+
+    // What is reported: bounds of growing numbers of draws close in on the likelihood from the right side.
+    let exact = -likelihood.mean(Kind::Double).double_value(&[]);
+    let seen = |samples| {
+        let mut read = |from: i64, n: i64| Ok(x.narrow(0, from, n));
+        bounds(&net, 4, &mut read, samples, &mut HostNoise::new(7)).unwrap()
+    };
+    let (few, many) = (seen(200), seen(20_000));
+    assert!(few.neg_elbo > few.neg_log_likelihood && many.neg_elbo > many.neg_log_likelihood);
+    assert!((many.neg_log_likelihood - exact).abs() < 0.05, "{} {exact}", many.neg_log_likelihood);
+    assert!((many.neg_elbo + elbo.mean(Kind::Double).double_value(&[])).abs() < 0.1);
+    let one = seen(1);
+    assert!((one.neg_elbo - one.neg_log_likelihood).abs() < 1e-6, "one draw: the two are the same");
+}
+
+fn build(estimator: Estimator, net: &BeliefNet, samples: Option<i64>) -> Vec<Built> {
+    let code = match net.variables() {
+        Variables::Boolean(code) => Some(code),
+        Variables::Categorical => None,
+    };
+    let place = Some(Place { kind: Kind::Float, device: Device::Cpu });
+    let one = || {
+        let sizes = Sizes { latents: Some(net.shape().latents[0]), context: Some(PIXELS), place };
+        estimator.build(&Knobs { code, samples, sizes, ..Knobs::default() }).unwrap()
+    };
+    (0..net.depth()).map(|_| one()).collect()
+}
+
+/// The exact gradient of the negative ELBO of one image in all parameters, by enumeration of the states of a linear or
+/// hidden network of one or two layers, through autograd.
+fn exact_gradient(net: &BeliefNet, x: &Tensor) -> Tensor {
+    let input = net.input(x).unwrap().unsqueeze(0);
+    let bits = |n| (codes(n).to_kind(Kind::Float) + 1.0) / 2.0;
+    let b1 = bits(net.shape().latents[0]).unsqueeze(1); // [S, 1, L]
+    let logits = net.recognise(0, &input).unwrap();
+    let (s1, log_q1) = (net.encode(&b1).unwrap(), net.log_prob(&logits, &b1).unwrap()); // log_q1 [S, 1]
+    let y = net.generate(0, &s1).unwrap();
+    let px = ((&y * x).sum_dim_intlist(-1, false, Kind::Float) - y.softplus().sum_dim_intlist(-1, false, Kind::Float))
+        .squeeze_dim(1);
+    let log_q1 = log_q1.squeeze_dim(1);
+    let (q, joint) = if net.depth() == 1 {
+        (log_q1, px + net.log_prob(&net.prior().unwrap(), &b1).unwrap().squeeze_dim(1))
+    } else {
+        let b2 = bits(net.shape().latents[1]).unsqueeze(0); // [1, T, L]
+        let q2 = net.log_prob(&net.recognise(1, &s1).unwrap(), &b2).unwrap(); // [S, T]
+        let p1 = net.log_prob(&net.generate(1, &net.encode(&b2).unwrap()).unwrap(), &b1).unwrap(); // [S, T]
+        let p2 = net.log_prob(&net.prior().unwrap(), &b2).unwrap(); // [1, T]
+        (log_q1.unsqueeze(1) + q2, px.unsqueeze(1) + p1 + p2)
+    };
+    let f = (q.exp() * (&q - joint)).sum(Kind::Float);
+    let all: Vec<&Tensor> = net.params().iter().map(|(_, t)| t).collect();
+    let grads = Tensor::run_backward(&[f], &all, false, false);
+    Tensor::cat(&grads.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0).to_kind(Kind::Double)
+}
+
+/// Mean estimates of independent batches `[batches, parameters]`, each of `rows` copies of the image.
+fn estimates(net: &BeliefNet, x: &Tensor, layers: &[Built], kl: Kl, batches: i64, rows: i64) -> Tensor {
+    let x = x.expand([rows, PIXELS], false).contiguous();
+    let mut noise = HostNoise::new(23);
+    let one = |_| {
+        let elbo = Elbo::new(net, &x, kl).unwrap();
+        let loss = elbo.surrogate_loss(layers, 1, &mut noise).unwrap().mean(Kind::Float);
+        for (_, p) in net.params().iter() {
+            let mut p = p.shallow_clone();
+            p.zero_grad();
+        }
+        loss.backward();
+        let all: Vec<Tensor> = net.params().iter().map(|(_, p)| p.grad().reshape([-1])).collect();
+        Tensor::cat(&all, 0).to_kind(Kind::Double)
+    };
+    Tensor::stack(&(0..batches).map(one).collect::<Vec<_>>(), 0)
+}
+
+/// Largest |z| of the mean estimate against the truth over the parameters with any spread.
+fn z(estimates: &Tensor, truth: &Tensor) -> f64 {
+    let (mean, se) = spread(estimates);
+    // f32 sums over 500 rows round at some 1e-6 of the terms
+    largest(&((mean - truth) / (se + 2e-5)))
+}
+
+#[test]
+fn unbiased_estimators_give_the_gradient_of_the_bound() {
+    // Some 100 parameters and 60 batches of 500: at 5 standard errors of a t with 59 degrees of freedom each of the 13 checks
+    // has a false alarm below 1e-3.
+    let x = images(1);
+    let cases: [(&[i64], usize, Kl, &[Estimator]); 3] = [
+        (
+            &[4],
+            1,
+            Kl::Sampled,
+            &[Estimator::Rloo, Estimator::Disarm, Estimator::LocalExpectation, Estimator::Rodeo, Estimator::Rebar],
+        ),
+        (&[4], 0, Kl::Analytic, &[Estimator::Rloo, Estimator::LocalExpectation, Estimator::DoubleCv]),
+        (&[3, 2], 0, Kl::Sampled, &[Estimator::Rloo, Estimator::Disarm, Estimator::LocalExpectation, Estimator::Rodeo]),
+    ];
+    for (latents, hidden, kl, estimators) in cases {
+        let net = tiny(latents, None, hidden);
+        let truth = exact_gradient(&net, &x);
+        for &e in estimators {
+            let seen = estimates(&net, &x, &build(e, &net, None), kl, 60, 500);
+            let worst = z(&seen, &truth);
+            assert!(worst < 5.0, "{} on {latents:?}, {kl:?}: z = {worst}", e.name());
+        }
+        // the same test sees a biased one
+        let st = estimates(&net, &x, &build(Estimator::St, &net, None), kl, 60, 500);
+        assert!(z(&st, &truth) > 10.0, "st on {latents:?}");
+    }
+}
+
+#[test]
+fn categorical_flips_by_the_first_layer_are_unbiased_too() {
+    let x = images(1);
+    for hidden in [0, 1] {
+        let net = tiny(&[3], Some(3), hidden);
+        let layers = [Estimator::LocalExpectation, Estimator::Rloo].map(|e| build(e, &net, None));
+        let [a, b] = [0, 1].map(|i| estimates(&net, &x, &layers[i], Kl::Sampled, 60, 500));
+        let ((a, sa), (b, sb)) = (spread(&a), spread(&b));
+        // two independent means; as above
+        let worst = largest(&((a - b) / ((sa.square() + sb.square()).sqrt() + 2e-5)));
+        assert!(worst < 5.0, "hidden {hidden}: z = {worst}");
+    }
+}
+
+#[test]
+fn a_network_of_another_kind_is_refused() {
+    let refuses = |shape: Shape, word: &str| {
+        let e = BeliefNet::new(shape, Device::Cpu).unwrap_err().to_string();
+        assert!(e.contains(word), "{e}");
+    };
+    refuses(shape(&[], None, 0), "stochastic layers");
+    refuses(shape(&[3, 0], None, 0), "latent variables");
+    refuses(Shape { scale: f64::NAN, ..shape(&[3], None, 0) }, "scale");
+    let net = tiny(&[3, 2], None, 0);
+    let complains = |r: thruway::Result<Elbo>, word: &str| {
+        let e = r.err().unwrap().to_string();
+        assert!(e.contains(word), "{e}");
+    };
+    complains(Elbo::new(&net, &images(2), Kl::Analytic), "one stochastic layer alone");
+    complains(Elbo::new(&net, &images(2).narrow(1, 0, 4), Kl::Sampled), "[B, 6]");
+    let elbo = Elbo::new(&net, &images(2), Kl::Sampled).unwrap();
+    let few = elbo.surrogate_loss(&build(Estimator::St, &net, None)[..1], 1, &mut TorchNoise);
+    assert!(few.unwrap_err().to_string().contains("number of estimators"));
+}
+
+/// Mean -ELBO, in the order of training, of a network of twenty layers.
+fn train_deep(estimator: Estimator, steps: i64) -> Vec<f64> {
+    tch::manual_seed(1);
+    let digits = thruway::data::Images::bundled_sample().unwrap();
+    let x = thruway::data::unit_interval(&digits.train).ge(0.5).to_kind(Kind::Float);
+    let shape =
+        Shape { pixels: 784, latents: vec![30; 20], hidden: (2, 30), init: Init::Glorot, ..shape(&[1], None, 0) };
+    let mut net = BeliefNet::new(shape, Device::Cpu).unwrap();
+    net.centre(&x.mean_dim(0i64, false, Kind::Float)).unwrap();
+    let layers = build(estimator, &net, None);
+    let settings = sgd::Settings { lr: 4e-4, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+    let mut sgd = Sgd::new(settings, net.params().iter()).unwrap();
+    let step = |i: i64| {
+        let x = x.narrow(0, (i * 50) % 2000, 50);
+        let elbo = Elbo::new(&net, &x, Kl::Sampled).unwrap();
+        let loss = elbo.surrogate_loss(&layers, 1, &mut TorchNoise).unwrap().mean(Kind::Float);
+        sgd.zero_grad();
+        loss.backward();
+        sgd.step().unwrap();
+        loss.double_value(&[])
+    };
+    (0..steps).map(step).collect()
+}
+
+#[test]
+fn twenty_stochastic_layers_train() {
+    for e in [Estimator::Foust, Estimator::St] {
+        let losses = train_deep(e, 300);
+        assert!(losses.iter().all(|l| l.is_finite()), "{}", e.name());
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (first, last) = (mean(&losses[..10]), mean(&losses[290..]));
+        // a step's loss has a spread of 5 nats, the difference of two means of ten 2.2: 10 is beyond chance
+        println!("{}: {first} to {last}", e.name());
+        assert!(last < first - 10.0, "{}: {first} to {last}", e.name());
+        assert!(losses.iter().all(|l| *l < first + 100.0), "{} left its course", e.name());
+    }
+}

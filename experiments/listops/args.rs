@@ -144,7 +144,7 @@ impl Config {
         let tau = if takes("tau") { Some(given.unwrap_or("1".into())) } else { args.tau.clone() };
         let samples = if takes("samples") { Some(args.samples.unwrap_or(100)) } else { args.samples };
         let gap = if takes("gap") { Some(args.gap.unwrap_or(1.0)) } else { args.gap };
-        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap };
+        let knobs = Knobs { tau: tau.as_deref().map(str::parse::<Tau>).transpose()?, samples, gap, ..Knobs::default() };
         estimator.build(&knobs)?.drop_in()?;
         if !estimator.claims().hard_forward {
             let why =

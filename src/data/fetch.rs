@@ -4,6 +4,7 @@
 //! place together, so that an interruption leaves nothing half. One process fetches a set at a time; others wait for it.
 use super::cifar10::{self, Cifar10};
 use super::images::{ImageSet, Located, Places, Source, read_file};
+use super::listops;
 use super::packages;
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::File;
@@ -137,6 +138,58 @@ pub fn fetch_cifar10_from(data: &Path, mirrors: &[&str]) -> Outcome<cifar10::Loc
         if let Some(found) = located(data)? {
             return Ok(found.fetched_from(mirror));
         }
+    }
+    Err(format!("nothing could be fetched: {}", failures.join("; ")))
+}
+
+/// The commit of a public repository that holds ListOps' validation and test file, as a base address.
+pub const LISTOPS_MIRRORS: &[&str] =
+    &["https://raw.githubusercontent.com/chijames/GST/267ab3aa202d7a0cfd5b5861bd3dcad87faefd9f/data/listops/"];
+
+/// Fetches ListOps' validation and test file into `<data>/listops/`. Files that another process has put there meanwhile are
+/// taken as they are.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_listops(data: &Path) -> Outcome<listops::Located> {
+    fetch_listops_from(data, LISTOPS_MIRRORS)
+}
+
+/// [`fetch_listops`] from the given mirrors.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_listops_from(data: &Path, mirrors: &[&str]) -> Outcome<listops::Located> {
+    let (aside, _lock) = lock(data, listops::FOLDER)?;
+    let places = Places { external: None, project: data.into(), offline: true };
+    if let Some(located) = listops::locate(&places).map_err(|e| e.to_string())? {
+        return Ok(located);
+    }
+    let folder = data.join(listops::FOLDER);
+    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", folder.display());
+    let files = [listops::VALID.0, listops::TEST.0];
+    let mut failures = Vec::new();
+    for mirror in mirrors {
+        let staged = stage(&aside, listops::FOLDER)?;
+        let source = Source::Fetched { from: mirror.to_string() };
+        let located = listops::Located { folder: staged.clone(), source: source.clone() };
+        let get = |name: &&str| download("listops", &format!("{mirror}{name}"), &staged.join(name), LONGEST);
+        let outcome = files.iter().try_for_each(get).and_then(|()| located.read().map(drop).map_err(|e| e.to_string()));
+        match outcome {
+            Ok(()) => {
+                std::fs::create_dir_all(&folder).map_err(cannot)?;
+                for name in files {
+                    std::fs::rename(staged.join(name), folder.join(name)).map_err(cannot)?;
+                }
+                eprintln!("listops: fetched from {mirror} into {}, SHA-256 verified", folder.display());
+                return Ok(listops::Located { folder, source });
+            }
+            Err(reason) => {
+                eprintln!("listops: {mirror}: {reason}");
+                failures.push(format!("{mirror}: {reason}"));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&staged);
     }
     Err(format!("nothing could be fetched: {}", failures.join("; ")))
 }

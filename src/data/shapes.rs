@@ -53,7 +53,7 @@ fn covers(kind: usize, u: f32, v: f32, at: (f32, f32)) -> bool {
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014).
-struct Random(u64);
+pub(super) struct Random(u64);
 
 fn scramble(mut z: u64) -> u64 {
     z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -63,8 +63,27 @@ fn scramble(mut z: u64) -> u64 {
 }
 
 impl Random {
-    fn between(&mut self, low: f32, high: f32) -> f32 {
+    /// A stream that depends on `seed` alone.
+    pub(super) fn new(seed: u64) -> Self {
+        Random(scramble(seed))
+    }
+
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        low + (high - low) * ((scramble(self.0) >> 40) as f32 / (1u64 << 24) as f32)
+        scramble(self.0)
+    }
+
+    fn between(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * ((self.bits() >> 40) as f32 / (1u64 << 24) as f32)
+    }
+
+    /// In [0, 1).
+    pub(super) fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform on 0..n, n far below 2^32.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        ((self.bits() >> 32) * n) >> 32
     }
 }

@@ -2,6 +2,7 @@
 use super::cifar10::{self, Cifar10, Variant};
 use super::fetch;
 use super::images::{ImageSet, Images, Places, Source};
+use super::listops;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::fmt;
@@ -18,17 +19,19 @@ pub enum Set {
     FashionMnist,
     /// Colour images of animals and vehicles
     Cifar10,
+    /// Nested operations on lists of digits: validation and test file
+    Listops,
 }
 
 impl Set {
     /// Every set.
-    pub const ALL: [Set; 3] = [Set::Mnist, Set::FashionMnist, Set::Cifar10];
+    pub const ALL: [Set; 4] = [Set::Mnist, Set::FashionMnist, Set::Cifar10, Set::Listops];
 
     fn images(self) -> Option<ImageSet> {
         match self {
             Set::Mnist => Some(ImageSet::Mnist),
             Set::FashionMnist => Some(ImageSet::FashionMnist),
-            Set::Cifar10 => None,
+            Set::Cifar10 | Set::Listops => None,
         }
     }
 }
@@ -37,6 +40,7 @@ impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.images() {
             Some(set) => set.fmt(f),
+            None if *self == Set::Listops => f.write_str("listops"),
             None => f.write_str("cifar10"),
         }
     }
@@ -49,7 +53,8 @@ pub struct Found {
     pub set: Set,
     /// Where its files are; `None` if nowhere, or if they are wrong.
     pub source: Option<Source>,
-    /// Training and test images that loading it would give without fetching: 0 if none.
+    /// Training and test images that loading it would give without fetching: 0 if none. For ListOps, lines of the
+    /// validation and the test file.
     pub images: (i64, i64),
     /// Whether the whole set is there and every file has the SHA-256 of the original.
     pub verified: bool,
@@ -63,7 +68,10 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (train, test) = self.images;
         match (&self.source, &self.problem) {
-            (Some(source), None) => write!(f, "{}: {train} + {test} images, SHA-256 verified, {source}", self.set),
+            (Some(source), None) => {
+                let what = if self.set == Set::Listops { "expressions" } else { "images" };
+                write!(f, "{}: {train} + {test} {what}, SHA-256 verified, {source}", self.set)
+            }
             (_, problem) => {
                 write!(f, "{}: {}", self.set, problem.as_deref().unwrap_or("not found"))?;
                 self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
@@ -96,6 +104,12 @@ fn look(set: Set, places: &Places) -> Result<Option<Seen>> {
         Some(set) => {
             let read = places.locate(set)?.map(|located| Images::read(set, located)).transpose()?;
             Ok(read.map(|i| Seen { images: counts(&i.train, &i.test), source: i.source, official: true }))
+        }
+        None if set == Set::Listops => {
+            let Some(located) = listops::locate(places)? else { return Ok(None) };
+            let (valid, test) = located.read()?;
+            let images = (valid.len() as i64, test.len() as i64);
+            Ok(Some(Seen { images, source: located.source, official: true }))
         }
         None => {
             let read = cifar10::locate(places)?.map(Cifar10::read).transpose()?;
@@ -149,7 +163,8 @@ fn fetch_one(set: Set, places: &Places) -> Result<Source> {
     if let Some(seen) = look(set, places)? {
         return Ok(seen.source);
     }
-    let folder = set.images().map_or(cifar10::FOLDER, ImageSet::folder);
+    let other = if set == Set::Listops { listops::FOLDER } else { cifar10::FOLDER };
+    let folder = set.images().map_or(other, ImageSet::folder);
     let remedy =
         "put the original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them";
     let not_had = |reason| Error::Data { path: Path::new(&places.project).join(folder), reason, remedy: remedy.into() };
@@ -158,6 +173,11 @@ fn fetch_one(set: Set, places: &Places) -> Result<Source> {
     }
     match set.images() {
         Some(set) => Ok(Images::read(set, fetch::fetch(set, &places.project).map_err(not_had)?)?.source),
+        None if set == Set::Listops => {
+            let located = fetch::fetch_listops(&places.project).map_err(not_had)?;
+            located.read()?;
+            Ok(located.source)
+        }
         None => Ok(Cifar10::read(fetch::fetch_cifar10(&places.project).map_err(not_had)?)?.source),
     }
 }

@@ -61,7 +61,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("stochbp", &["dist", "noise"]),
     ("optim", &["kernels", "autograd"]),
-    ("nn", &["dist", "exact", "kernels", "autograd", "noise"]),
+    // a tree-LSTM draws within its recursion, so it takes a drop-in
+    ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
     ("data", &["noise"]),
     ("run", &["autograd"]),

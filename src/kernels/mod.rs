@@ -13,3 +13,4 @@ pub mod mt19937;
 pub mod real;
 pub mod rows;
 pub mod sgd;
+pub mod tree;

@@ -1,8 +1,10 @@
 //! Optimizers with PyTorch's arithmetic, in one pass over memory, whose state can be saved and restored; and the search for
 //! a learning rate.
 pub mod bounded;
+mod clip;
 pub mod sgd;
 pub use bounded::minimize_bounded;
+pub use clip::clip_grad_norm;
 pub use sgd::Sgd;
 
 use crate::autograd::libtorch::clear_grad;
@@ -96,6 +98,18 @@ impl Adam {
             })
             .collect::<Result<_>>()?;
         Ok(Adam { method, settings, slots })
+    }
+
+    /// Sets the learning rate of the steps to come, positive and finite.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for anything else.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        if !(lr.is_finite() && lr > 0.0) {
+            return Err(Error::range("learning rate", "positive and finite", lr));
+        }
+        self.settings.lr = lr;
+        Ok(())
     }
 
     /// Forgets the gradients: a parameter that the next backward does not reach has none, as in PyTorch.

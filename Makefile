@@ -10,7 +10,7 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	stochbp stochbp-tables
+	stochbp stochbp-tables listops listops-table1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -88,6 +88,13 @@ figure2: build ## Fig. 2: the final loss by temperature
 
 table7: build ## Table 7: the search for hyper-parameters (days)
 	for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS); done
+
+listops: build ## ListOps with five estimators on symbols, one to three epochs, and the baselines (hours on two cores)
+	$(BIN)/listops baselines --generated
+	$(SWEEP) experiments/listops/sweeps/short.toml --jobs $(JOBS)
+
+listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (days)
+	$(SWEEP) experiments/listops/sweeps/table1.toml --jobs $(JOBS)
 
 tables: table2-all table5 report ## Tables 2 and 5, then the report
 

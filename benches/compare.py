@@ -2,7 +2,7 @@
 
     cargo build --release --example bench_server
     python=$(scripts/torch-env)
-    $python benches/compare.py [--only steps|estimators|memory] [--blocks 5] [--device cpu] [--threads 1] [--markdown PAGE] [--tables]
+    $python benches/compare.py [--only steps|estimators|memory|listops] [--blocks 5] [--device cpu] [--threads 1] [--markdown PAGE] [--tables]
 
 Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and
 lets them work in turns, never at once: a machine that slows down slows both. A block is 100 training steps, or as many draws
@@ -24,11 +24,13 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TAU = {"st": 1.3, "stgs": 0.5, "reinmax": 1.3}
 STEP_TARGET = {"cpu": {"8x4": 0.85, "10x30": 0.80}, "cuda": {"8x4": 0.70, "10x30": 0.70}}
 FUSED_TARGET = 1.0
+LISTOPS_TARGET = 0.6
 ESTIMATOR_TARGET, RAO_1000_TARGET, RAO_MEMORY_TARGET = 0.5, 0.3, 32 * 2**20
 SHAPE = [100, 30, 10]
 # estimator and the knobs it takes
@@ -143,6 +145,14 @@ def rows_of(what, results):
             for r in results
         ]
         return f"Draw and backward at {SHAPE}, us: median (range) of alternating blocks", ["estimator", "ours", "PyTorch", "ratio", "target"], rows
+    if what == "listops":
+        rows = [
+            [r["units"], r["estimator"], figure(r["ours"]), figure(r["pytorch"])]
+            + [f"{r['ratio']:.3f}", verdict(r["ratio"], r["target"])]
+            for r in results
+        ]
+        title = "ListOps training step, batch 16, RAdam, the same batches, ms: median (range) of alternating blocks"
+        return title, ["units", "estimator", "ours", "PyTorch, published layout", "ratio", "target"], rows
     mib = 2**20
     rows = [
         [r["samples"], f"{r['ours'] / mib:.1f}", f"{r['pytorch'] / mib:.1f}", verdict(r["ours"] / mib, r["target"] / mib)]
@@ -252,6 +262,33 @@ def memory(servers, args):
     return results
 
 
+def listops(servers, args):
+    """The tree-LSTM's training step: ours, and PyTorch in the published layout, on the same batches in turn."""
+    results = []
+    for units in ("tokens", "chars"):
+        for estimator, tau, lr in (("stgs", 0.1, 5e-4), ("reinmax", 1.1, 7e-4)):
+            progress(f"listops {units} {estimator}")
+            with tempfile.TemporaryDirectory() as folder:
+                common = {"model": f"{folder}/model.safetensors", "estimator": estimator, "tau": tau, "lr": lr}
+                ours = servers["ours"].ask("listops_data", units=units, batches=args.listops_batches, **common)
+                theirs = servers["pytorch"].ask("listops_data", batches=ours["batches"], **common)
+            apart = max(abs(a - b) for x, y in zip(ours["logits"], theirs["logits"]) for a, b in zip(x, y))
+            if apart > 1e-4:
+                raise SystemExit(f"listops {units}: the two models differ by {apart:.2g} with the same parameters")
+
+            # a block goes once through the batches, so that every block has the same lengths
+            def block(side):
+                return lambda: [statistics.mean(servers[side].ask("listops_block", steps=args.listops_batches)["ms_per_step"])]
+
+            medians = alternate({name: block(name) for name in ("ours", "pytorch")}, args.blocks)
+            ours, theirs = summary(medians["ours"]), summary(medians["pytorch"])
+            result = {"units": units, "estimator": estimator, "tau": tau, "unit": "ms a step, mean over a block's batches"}
+            result |= {"ours": ours, "pytorch": theirs, "greedy_logits_apart": apart}
+            results.append(result | {"ratio": ours["median"] / theirs["median"], "target": LISTOPS_TARGET})
+    show("listops", results)
+    return results
+
+
 def machine(servers, args):
     cpu = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
@@ -272,11 +309,12 @@ def machine(servers, args):
 
 
 def main():
-    parts = {"steps": steps, "estimators": estimators, "memory": memory}
+    parts = {"steps": steps, "estimators": estimators, "memory": memory, "listops": listops}
     parser = argparse.ArgumentParser(description="our speed beside PyTorch's")
     parser.add_argument("--only", choices=parts, action="append", help="one part; may be repeated (default: all)")
     parser.add_argument("--blocks", type=int, default=5, help="alternating blocks of each side")
     parser.add_argument("--steps", type=int, default=100, help="training steps a block")
+    parser.add_argument("--listops-batches", type=int, default=30, help="batches of ListOps, all of them in every block")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     ours = shlex.quote(str(ROOT / "target/release/examples/bench_server"))

@@ -5,12 +5,14 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::Instant;
-use tch::{Device, Kind, Tensor};
-use thruway::estimators::{Built, Estimator, Knobs, Tau};
+use tch::{Device, Kind, Reduction, Tensor};
+use thruway::data::listops::{Batch, Example, LIMIT, Units, bucket, generate, shorter_than};
+use thruway::estimators::{Built, DropIn, Estimator, Knobs, Tau};
 use thruway::nn::loss::number;
+use thruway::nn::tree_lstm::{Choice, Sizes, TreeLstm};
 use thruway::nn::vae::{Activation, CategoricalVae, PIXELS};
 use thruway::noise::TorchNoise;
-use thruway::optim::{Adam, Method, Settings};
+use thruway::optim::{Adam, Method, Settings, clip_grad_norm};
 
 /// A model in training, kept between blocks.
 struct Training {
@@ -43,6 +45,79 @@ impl Training {
         self.optimizer.step()?;
         Ok(number(&bce) + number(&kl))
     }
+}
+
+/// The tree-LSTM in training on a few batches of generated expressions.
+struct Parsing {
+    model: TreeLstm,
+    optimizer: Adam,
+    estimator: Box<dyn DropIn>,
+    batches: Vec<Batch>,
+    next: usize,
+}
+
+impl Parsing {
+    /// Writes the fresh parameters to the file that the request names, and answers with batches and greedy scores.
+    fn new(request: &Value) -> Result<(Parsing, Value)> {
+        let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
+        let units = if text("units") == "chars" { Units::Chars } else { Units::Tokens };
+        let n = request["batches"].as_u64().unwrap_or(30) as usize;
+        let set = shorter_than(&generate(0, 20_000, &[]), LIMIT);
+        let lengths: Vec<usize> = set.iter().map(|e| units.encode(&e.expression).len()).collect();
+        let items: Vec<i64> = (0..set.len() as i64).collect();
+        // spread over the lengths as an epoch's batches are
+        let whole = set.len() / 16;
+        let shuffled: Vec<i64> = (0..whole as i64).map(|b| b * 389 % whole as i64).collect();
+        let order = bucket(&items, &lengths, 16, &shuffled);
+        let batches = order.chunks(16).take(n).map(|rows| {
+            let examples: Vec<&Example> = rows.iter().map(|&i| &set[i as usize]).collect();
+            Batch::new(&examples, units, Device::Cpu)
+        });
+        let batches = batches.collect::<thruway::Result<Vec<_>>>()?;
+        let model = TreeLstm::new(Sizes::published(units.vocabulary()), Device::Cpu)?;
+        let named: Vec<(&str, Tensor)> = model.params().iter().map(|(n, t)| (n, t.detach())).collect();
+        Tensor::write_safetensors(&named, text("model"))?;
+        let settings = Settings { lr: request["lr"].as_f64().unwrap_or(7e-4), ..Settings::default() };
+        let optimizer = Adam::new(Method::RAdam, settings, model.params().iter())?;
+        let estimator = build(&text("estimator"), request["tau"].as_f64(), None)?.drop_in()?;
+        let logits = model.forward(&batches[0].ids, &batches[0].lengths, &mut Choice::Greedy, false)?.logits;
+        let plain = |b: &Batch| -> Result<Value> {
+            let width = b.ids.size()[1] as usize;
+            let ids = Vec::<i64>::try_from(b.ids.view([-1]))?;
+            let rows: Vec<&[i64]> = ids.chunks(width).collect();
+            Ok(json!({ "ids": rows, "lengths": b.lengths, "labels": Vec::<i64>::try_from(&b.labels)? }))
+        };
+        let scores = Vec::<f32>::try_from(logits.view([-1]))?;
+        let scores: Vec<&[f32]> = scores.chunks(10).collect();
+        let answer = json!({
+            "batches": batches.iter().map(plain).collect::<Result<Vec<_>>>()?,
+            "logits": scores,
+        });
+        Ok((Parsing { model, optimizer, estimator, batches, next: 0 }, answer))
+    }
+
+    fn step(&mut self) -> Result<f64> {
+        let batch = &self.batches[self.next % self.batches.len()];
+        self.next += 1;
+        let mut choice = Choice::Drawn(&*self.estimator, &mut TorchNoise);
+        let logits = self.model.forward(&batch.ids, &batch.lengths, &mut choice, true)?.logits;
+        let loss = logits.f_cross_entropy_loss(&batch.labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
+        self.optimizer.zero_grad();
+        loss.f_backward()?;
+        clip_grad_norm(self.model.params().iter().map(|(_, t)| t), 5.0)?;
+        self.optimizer.step()?;
+        Ok(number(&loss))
+    }
+}
+
+fn timed(steps: Option<i64>, mut step: impl FnMut() -> Result<f64>) -> Result<Value> {
+    let mut ms = vec![];
+    for _ in 0..steps.unwrap_or(100) {
+        let start = Instant::now();
+        step()?;
+        ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(json!({ "ms_per_step": ms }))
 }
 
 fn build(name: &str, tau: Option<f64>, samples: Option<i64>) -> Result<Built> {
@@ -99,6 +174,7 @@ fn main() -> Result<()> {
     tch::set_num_threads(threads);
     tch::manual_seed(0);
     let mut kept: HashMap<String, Training> = HashMap::new();
+    let mut parsing: Option<Parsing> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
         let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
@@ -110,13 +186,16 @@ fn main() -> Result<()> {
                     kept.insert(key.clone(), Training::new(&preset, &estimator, &optimizer, request["tau"].as_f64())?);
                 }
                 let training = kept.get_mut(&key).expect("just made");
-                let mut ms = vec![];
-                for _ in 0..request["steps"].as_i64().unwrap_or(100) {
-                    let start = Instant::now();
-                    training.step()?;
-                    ms.push(start.elapsed().as_secs_f64() * 1e3);
-                }
-                json!({ "ms_per_step": ms })
+                timed(request["steps"].as_i64(), || training.step())?
+            }
+            "listops_data" => {
+                let (made, answer) = Parsing::new(&request)?;
+                parsing = Some(made);
+                answer
+            }
+            "listops_block" => {
+                let Some(parsing) = &mut parsing else { bail!("listops_data comes first") };
+                timed(request["steps"].as_i64(), || parsing.step())?
             }
             "estimator_block" => estimator_block(&request)?,
             "quit" => break,

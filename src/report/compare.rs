@@ -203,7 +203,8 @@ fn objection(group: &Group, table: &published::Table, column: &str) -> Option<St
         };
         (!equal).then(|| format!("{} {}, paper {}", key.replace('_', " "), show(ours), show(theirs)))
     };
-    let conditions = ["batch_size", "activation"].iter().filter_map(|k| Some((*k, paper(k)?.clone())));
+    let conditions =
+        ["batch_size", "activation", "units", "train_split"].iter().filter_map(|k| Some((*k, paper(k)?.clone())));
     let chosen = chosen
         .into_iter()
         .flat_map(|h| [("optimizer", h.optimizer.clone().into()), ("lr", h.lr.into()), ("tau", h.tau.into())]);

@@ -10,6 +10,12 @@ Reads one JSON object a line, answers each with one line; a command that cannot 
     {"cmd": "vae_block", "preset": "8x4", "estimator": "st", "tau": 1.3, "optimizer": "adam", "fused": false, "steps": 100}
       -> {"ms_per_step": [..]}    forward, backward, optimizer and `loss.item()`; model and optimizer live on between blocks.
                                   Optimizers as published, `optim.Adam(model.parameters(), lr)`, or with `fused=True`
+    {"cmd": "listops_data", "model": PATH, "batches": [{"ids", "lengths", "labels"}, ..], "estimator", "tau", "lr"}   (this side)
+      -> {"logits": [[..], ..]}   of the first batch, greedy, with the parameters of the safetensors file PATH
+    {"cmd": "listops_data", "model": PATH, "units": "tokens", "batches": 40, "estimator", "tau", "lr"}               (our side)
+      -> {"batches": [..], "logits"}  and writes its fresh parameters to PATH
+    {"cmd": "listops_block", "steps": 20}
+      -> {"ms_per_step": [..]}    forward, backward, clipping, RAdam and `loss.item()`, through the batches in turn
     {"cmd": "estimator_block", "estimator": "gst", "shape": [100, 30, 10], "tau": 1.0, "samples": null, "gap": 1.0, "iters": 50}
       -> {"us": [..],             draw and backward of a fixed upstream gradient, float32, down to the gradient of the logits
           "extra_bytes": n}       how far the resident memory rose above where it stood. An allocator keeps what it once
@@ -25,8 +31,10 @@ import time
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 import reference
+import tree_lstm
 
 BATCH, BATCHES, LR = 100, 20, 5e-4
 
@@ -77,6 +85,35 @@ class Server:
         step = self.training(preset, optimizer, fused, estimator, tau)
         return {"ms_per_step": [1e3 * t for t in self.clock(step, steps)]}
 
+    def listops_data(self, model, batches, estimator, tau, lr):
+        saved = load_file(model)
+        self.tree = tree_lstm.TreeLstm(saved["word_embedding.weight"].shape[0])
+        self.tree.load_state_dict(saved)
+        self.sentences = [tuple(torch.tensor(b[key]) for key in ("ids", "lengths", "labels")) for b in batches]
+        self.turn = 0
+        adjust = torch.optim.RAdam(self.tree.parameters(), lr=lr)
+
+        def step():
+            ids, lengths, labels = self.sentences[self.turn % len(self.sentences)]
+            self.turn += 1
+            logits = self.tree(ids, lengths, lambda scores: reference.draw(estimator, scores, tau)[0])
+            loss = F.cross_entropy(logits, labels)
+            adjust.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.tree.parameters(), 5.0)
+            adjust.step()
+            return loss.item()
+
+        self.tree_step = step
+        self.tree.eval()
+        with torch.no_grad():
+            logits = self.tree(*self.sentences[0][:2])
+        self.tree.train()
+        return {"logits": logits.tolist()}
+
+    def listops_block(self, steps):
+        return {"ms_per_step": [1e3 * t for t in self.clock(self.tree_step, steps)]}
+
     def estimator(self, estimator, shape, tau, samples=None, gap=None):
         """A function that does one draw and backward. Only what the published code computes, no `y_soft` beside it."""
         key = tuple(shape)
@@ -120,7 +157,7 @@ class Server:
         return seconds
 
     def answer(self, command):
-        work = {f.__name__: f for f in (self.hello, self.vae_block, self.estimator_block)}
+        work = {f.__name__: f for f in (self.hello, self.vae_block, self.estimator_block, self.listops_data, self.listops_block)}
         return work[command.pop("cmd")](**command)
 
 

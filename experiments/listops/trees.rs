@@ -3,6 +3,8 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use thruway::data::listops::{Example, Units};
 
+/// Where a node is drawn: along the words, and levels above them.
+type Place = (f64, usize);
 /// First unit, and one past the last.
 pub type Span = (usize, usize);
 
@@ -76,11 +78,11 @@ pub fn svg(example: &Example, units: Units, merges: &[usize], predicted: i64) ->
     let own: HashSet<Span> = units.spans(&example.expression, &example.expression.spans()).into_iter().collect();
     // x, height above the words, span
     let mut nodes: Vec<(f64, usize, Span)> = (0..words.len()).map(|i| (i as f64, 0, (i, i + 1))).collect();
-    let mut inner: Vec<(f64, usize, Span, [(f64, usize); 2])> = Vec::new();
+    let mut inner: Vec<(Place, Span, [Place; 2])> = Vec::new();
     for &k in merges {
         let (right, left) = (nodes.remove(k + 1), nodes[k]);
         let node = ((left.0 + right.0) / 2.0, left.1.max(right.1) + 1, (left.2.0, right.2.1));
-        inner.push((node.0, node.1, node.2, [(left.0, left.1), (right.0, right.1)]));
+        inner.push(((node.0, node.1), node.2, [(left.0, left.1), (right.0, right.1)]));
         nodes[k] = node;
     }
     let top = nodes[0].1 as f64;
@@ -93,10 +95,10 @@ pub fn svg(example: &Example, units: Units, merges: &[usize], predicted: i64) ->
          fill=\"white\"/>\n<text x=\"10\" y=\"18\">value {}, predicted {predicted}</text>\n",
         example.label
     );
-    for (x, level, span, children) in &inner {
-        let colour = if own.contains(span) { "#1a7f37" } else { "#8c959f" };
-        let (x, y) = at(*x, *level);
-        for &(cx, cl) in children {
+    for &((x, level), span, children) in &inner {
+        let colour = if own.contains(&span) { "#1a7f37" } else { "#8c959f" };
+        let (x, y) = at(x, level);
+        for (cx, cl) in children {
             let (cx, cy) = at(cx, cl);
             let _ = writeln!(out, "<path d=\"M{x:.1} {y:.1}L{cx:.1} {cy:.1}\" stroke=\"{colour}\" fill=\"none\"/>");
         }

@@ -92,7 +92,7 @@ gsb-table3: build ## time of an epoch of CSB beside Gumbel-softmax, GSB's Table 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
 
-table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs (about an hour and a half on two idle cores)
+table2: build ## Table 2, column 8x4, 3 seeds, 160 epochs (15 runs of 15 to 30 minutes each on one core)
 	$(SWEEP) experiments/vae/sweeps/table2-8x4.toml --jobs $(JOBS)
 
 table2-all: table2 ## Table 2, every column

@@ -356,6 +356,12 @@ fn collect_copies_two_files_of_finished_runs() {
     // The copy reports as the run does.
     let (copy, run) = (table(&root.path().join("results"), TRAIN), table(&root.path().join("runs"), TRAIN));
     assert_eq!(copy.rows, run.rows);
+    // A quoted result is not replaced by another run of the same name.
+    let other = CollectArgs { runs: vec![root.path().join("other")], into: args.into.clone() };
+    write_run(&root.path().join("other/reinmax-8x4/0"), 0, |c, _| c["config"]["lr"] = json!(0.002));
+    let before = fs::read(place.join("config.json")).unwrap();
+    assert!(collect(&other).unwrap_err().to_string().contains("other settings"));
+    assert_eq!(fs::read(place.join("config.json")).unwrap(), before);
     write_run(&root.path().join("runs/again/reinmax-8x4/0"), 0, same);
     assert!(collect(&args).unwrap_err().to_string().contains("same name and seed"));
 }

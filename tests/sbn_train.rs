@@ -186,7 +186,7 @@ fn the_bench_fills_a_page_from_its_figures() {
         std::fs::read_to_string(&page).unwrap()
     };
     let measured = bench(
-        "--estimators st,psa-exact,psa-expansion --channels 4 --batch-size 2 --rounds 2 --block 1 --epoch --out step.json",
+        "--estimators st,psa-exact,psa-expansion --channels 24 --batch-size 2 --rounds 2 --block 1 --epoch --out step.json",
     );
     assert_eq!(measured, bench("--from step.json"));
     assert!(measured.contains("| psa-expansion |") && measured.contains("generated images"), "{measured}");

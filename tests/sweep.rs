@@ -163,3 +163,31 @@ fn what_is_not_there_is_named() {
     std::fs::write(dir.join("b.json"), "{\"binary\": ").unwrap();
     refused(&["b.json"], 1, "b.json: not a sweep file: EOF");
 }
+
+/// A finished run passes for a cell only where both were given the same flags, and one on the bundled digits says so.
+#[test]
+fn runs_of_an_edited_sweep_and_of_the_sample_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |base: &str| {
+        let vae = env!("CARGO_BIN_EXE_vae");
+        let text = format!("binary = '{vae}'\nout = 'runs/{{seed}}'\nseeds = [0]\nbase = {{ steps = 2{base} }}");
+        std::fs::write(dir.path().join("s.toml"), text).unwrap();
+    };
+    let sweep = |arguments: &[&str]| {
+        let mut c = command(dir.path(), arguments);
+        c.env_remove("THRUWAY_DATA").env("THRUWAY_OFFLINE", "1").env("THRUWAY_CACHE", dir.path().join("cache"));
+        let Output { status, stdout, stderr } = c.output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
+    };
+    write(", lr = 0.1");
+    let (code, text) = sweep(&["s.toml"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = sweep(&["s.toml"]);
+    assert!(code == Some(0) && text.contains("1 of the finished runs were made on the bundled sample"), "{text}");
+    write("");
+    let (code, text) = sweep(&["s.toml"]);
+    assert!(code == Some(1) && text.contains("it was given --lr, which the sweep file does not have"), "{text}");
+    write(", lr = 0.1, estimator = 'st'");
+    let (code, text) = sweep(&["s.toml"]);
+    assert!(code == Some(1) && text.contains("estimator is \"reinmax\", not \"st\""), "{text}");
+}

@@ -78,6 +78,9 @@ pub struct Config {
     pub steps: i64,
 }
 
+/// Largest number of variables drawn a step: 4 GB of logits.
+const MAX_STATES: i64 = 500_000_000;
+
 impl Config {
     /// Fills in the defaults and refuses what makes no sense; the problem and the optimizer check their own values.
     pub fn new(args: &Args) -> Result<(Config, Knobs)> {
@@ -87,6 +90,11 @@ impl Config {
         let samples = args.samples.or((estimator == Estimator::GumbelRao).then_some(100));
         let gap = if takes("gap") { Some(args.gap.unwrap_or(1.0)) } else { args.gap };
         let code = (estimator.claims().variables == Takes::Boolean).then_some(Code::ZeroOne);
+        if args.latent_dim.checked_mul(args.batch_size).is_none_or(|n| n > MAX_STATES) {
+            let (what, given) =
+                ("--latent-dim times --batch-size", format!("{} x {}", args.latent_dim, args.batch_size));
+            return Err(Error::range(what, format!("at most {MAX_STATES}"), given));
+        }
         let sizes = Sizes { latents: Some(args.latent_dim.max(1)), ..Sizes::default() };
         let tau_knob = tau.as_deref().map(str::parse::<Tau>).transpose()?;
         let knobs = Knobs { tau: tau_knob, samples, gap, code, sizes, ..Knobs::default() };

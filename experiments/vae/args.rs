@@ -1,9 +1,11 @@
 //! Command line of `vae`: every option with its default and the source of the default.
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
 use thruway::data::ImageSet;
 use thruway::error::{Error, Result};
 use thruway::estimators::{Estimator, Knobs, Tau};
+use thruway::exact;
 use thruway::nn::vae::Activation;
 use thruway::optim::Method;
 use thruway::report::published;
@@ -139,6 +141,9 @@ pub struct Config {
     pub probe_draws: i64,
 }
 
+/// Largest K L: a layer of 512 times as many weights still fits in memory.
+const MAX_CODE: i64 = 1_000_000;
+
 impl Config {
     /// Fills in the preset and the defaults, and refuses what makes no sense.
     pub fn new(args: &Args) -> Result<(Config, Knobs)> {
@@ -186,6 +191,14 @@ impl Config {
             probe: args.probe,
             probe_draws: positive("--probe-draws", Some(args.probe_draws))?.unwrap_or(1024),
         };
+        let (k, l) = (config.categorical_dim, config.latent_dim);
+        if k.checked_mul(l).is_none_or(|n| n > MAX_CODE) {
+            let what = "--categorical-dim times --latent-dim";
+            return Err(Error::range(what, format!("at most {MAX_CODE}"), format!("{k} x {l}")));
+        }
+        if config.probe || estimator == Estimator::Exact {
+            let _ = exact::states(l, k, Kind::Float, Device::Cpu)?; // refused before a directory is made
+        }
         Ok((config, knobs))
     }
 }

@@ -238,6 +238,8 @@ impl super::Estimator {
                 ExactOn::Degree(n) => format!("degree {n}"),
                 ExactOn::Nothing => "none promised".to_string(),
             };
+            // a tau above 1 smooths the estimate and leaves what the theorem speaks of
+            let exact = if c.tau == ">= 1" && exact.ends_with(" f") { format!("{exact} at tau 1") } else { exact };
             let noise = match c.noise {
                 NoiseKind::Finite => "none",
                 NoiseKind::Draws => "further draws",

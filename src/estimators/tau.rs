@@ -62,6 +62,10 @@ impl Tau {
             if !(t.is_finite() && t > 0.0) {
                 return Err(Error::range(format!("{estimator}: tau"), "positive and finite", t));
             }
+            // float32 would round it, or 1 / tau, to 0 or infinity
+            if !(1e-30..=1e30).contains(&t) {
+                return Err(Error::range(format!("{estimator}: tau"), "between 1e-30 and 1e30", t));
+            }
             if let Some(least) = least.filter(|l| t < *l) {
                 return Err(Error::range(format!("{estimator}: tau"), format!("at least {least}"), t));
             }

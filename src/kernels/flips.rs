@@ -88,10 +88,10 @@ fn largest(x: &[f32]) -> f32 {
     for x in x.chunks(LANES) {
         for (l, x) in lanes.iter_mut().zip(x) {
             // NaN stays
-            *l = if *l >= x.abs() { *l } else { x.abs() };
+            *l = if *l >= x.abs() || l.is_nan() { *l } else { x.abs() };
         }
     }
-    lanes.into_iter().fold(0.0, |m, x| if m >= x { m } else { x })
+    lanes.into_iter().fold(0.0, |m: f32, x| if m >= x || m.is_nan() { m } else { x })
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]

@@ -37,7 +37,8 @@ fn bad_row(logits: &Tensor, row: usize, k: i64) -> Error {
     let rest = if k > 8 { " .." } else { "" };
     Error::range(
         format!("logits, row {row},"),
-        "free of NaN and +inf, with at least one class above -inf (-inf masks a class)",
+        "free of NaN and +inf, with at least one class above -inf (-inf masks a class; a network that gives others has diverged: \
+         lower the learning rate)",
         format!("{values:?}{rest}"),
     )
 }

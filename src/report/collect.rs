@@ -19,7 +19,7 @@ pub struct CollectArgs {
 /// run. The name is that of the folder above the run where the run's own folder is just its seed.
 ///
 /// # Errors
-/// Runs of several families, two runs with one destination, and file errors. Nothing is written before all is checked.
+/// Runs of several families, two runs with one destination, a destination that holds a run of other settings, and file errors. Nothing is written before all is checked.
 pub fn collect(args: &CollectArgs) -> Result<String> {
     let found = runs::find(&args.runs)?;
     if let Some(other) = found.iter().find(|r| r.family != found[0].family) {
@@ -36,6 +36,18 @@ pub fn collect(args: &CollectArgs) -> Result<String> {
         if let Some(first) = places.insert(args.into.join(name(run)?).join(run.seed.to_string()), run) {
             let (a, b) = (first.dir.display(), run.dir.display());
             return Err(Error::Usage(format!("{a} and {b} have the same name and seed; collect one of them")));
+        }
+    }
+    for (place, run) in &places {
+        if !place.join("config.json").exists() {
+            continue;
+        }
+        let kept = Run::open(place)?;
+        if kept.config != run.config || kept.seed != run.seed {
+            let (kept, new) = (place.display(), run.dir.display());
+            return Err(Error::Usage(format!(
+                "{kept} holds a run of other settings than {new}; move it away, or collect into another folder"
+            )));
         }
     }
     let mut out = String::new();

@@ -118,10 +118,16 @@ fn size(run: &Run) -> Option<String> {
     Some(format!("{}x{}", run.setting("categorical_dim")?, run.setting("latent_dim")?))
 }
 
+/// Whether the run trained on the few bundled digits, where the set itself could not be had.
+fn on_sample(run: &Run) -> bool {
+    run.config.get("data").and_then(|d| d.get("sample")) == Some(&Value::Bool(true))
+}
+
 fn problem_title(run: &Run, vary: &BTreeSet<String>) -> String {
     let edition = run.setting("edition");
     let model = if cohort(run).is_some() { run.setting("preset").or_else(|| size(run)) } else { size(run) };
-    let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(edition).chain(model).collect();
+    let sample = on_sample(run).then(|| "(bundled sample)".to_string());
+    let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(sample).chain(edition).chain(model).collect();
     parts.extend(run.config.get("power").and_then(Value::as_f64).map(|p| format!("p={p}")));
     let named = ["dataset", "edition", "categorical_dim", "latent_dim", "power"];
     for (key, value) in run.config.iter().filter(|(k, v)| vary.contains(*k) && !v.is_null()) {
@@ -202,6 +208,9 @@ fn table6(run: &Run, metric: &str) -> Option<(&'static published::Table, String)
 /// Why runs and published entry must not be compared, or `None`.
 fn objection(group: &Group, table: &published::Table, column: &str) -> Option<String> {
     let run = group.first();
+    if on_sample(run) {
+        return Some("bundled sample, not the data set".into());
+    }
     if run.setting("edition").as_deref() == Some("reconstruction") {
         return Some("another edition of the data".into());
     }

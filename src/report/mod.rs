@@ -53,6 +53,13 @@ pub fn report(args: &ReportArgs) -> Result<String> {
     if let Some(page) = page {
         let base = page.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(base).map_err(Error::io(base))?;
+        // `--out` given a run's own file would lose it
+        if std::fs::read(&page).is_ok_and(|old| !old.is_empty() && !old.starts_with(b"<!DOCTYPE html>")) {
+            let place = page.display();
+            return Err(Error::Usage(format!(
+                "--out {place} is there and is no report; give another path, or move it away"
+            )));
+        }
         write_aside(&page, html::page(&families, base)?.as_bytes())?;
         text += &format!("report: {}\n", page.display());
     }

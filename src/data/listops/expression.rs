@@ -60,7 +60,7 @@ pub const DEEPEST: usize = 1000;
 /// let e: Expression = "( ( ( ( [MAX 2 ) 9 ) ( ( ( ( [SM 4 ) 7 ) 0 ) ] ) ) ] )".parse().unwrap();
 /// assert_eq!((e.value(), e.depth(), e.symbols().len()), (9, 2, 11));
 /// assert_eq!(e.to_string(), "[ MAX 2 9 [ SM 4 7 0 ] ]");
-/// assert_eq!(e.spans(), [(5, 10), (0, 11)]); // first symbol, one past the last
+/// assert_eq!(e.spans(), [(4, 10), (0, 11)]); // first symbol, one past the last
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Expression {

@@ -68,7 +68,7 @@ impl Units {
     /// use thruway::data::listops::{Expression, Units};
     /// let e: Expression = "[SM 8 3 2 ]".parse().unwrap();
     /// assert_eq!(Units::Tokens.encode(&e), [10, 15, 8, 3, 2, 11]);
-    /// assert_eq!(Units::Chars.encode(&e).len(), 13);
+    /// assert_eq!(Units::Chars.encode(&e).len(), 12);
     /// ```
     pub fn encode(self, expression: &Expression) -> Vec<i64> {
         match self {

@@ -108,6 +108,16 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     }
     let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let count = todo.len();
+    let sampled: Vec<_> =
+        todo.iter().filter(|(_, c, t)| *t == Todo::Nothing && on_sample(c)).map(|(_, c, _)| c).collect();
+    if let Some(first) = sampled.first() {
+        println!(
+            "{} of the finished runs were made on the bundled sample, not on the data set ({} ...); remove their directories to \
+             repeat them where the set can be had",
+            sampled.len(),
+            first.dir.display()
+        );
+    }
     let failures = pool::run(&binary, todo.into_iter().map(|(_, cell, todo)| (cell, todo)), jobs)?;
     if failures.is_empty() {
         return Ok(());
@@ -157,8 +167,38 @@ fn look(cell: &Cell) -> Result<Todo> {
     })
 }
 
-/// A flag of the cell that the run in its directory was not given. A sweep file that was edited must not pass off old runs
-/// as new ones.
+/// Flags that do not change what a run computes.
+const BOOKKEEPING: [&str; 10] = [
+    "seed",
+    "out",
+    "resume",
+    "quiet",
+    "device",
+    "threads",
+    "log-every",
+    "eval-every",
+    "checkpoint-every",
+    "tensorboard",
+];
+
+/// The flags of a recorded command that a cell lacks: `--lr 0.1` of a run that was asked for another rate before the line was
+/// taken out of the sweep file. Presets stand for flags of their own and are compared like any.
+fn unasked(cell: &Cell, config: &Value) -> Option<String> {
+    let words = config["command"].as_array()?.iter().filter_map(Value::as_str);
+    let given = words.filter_map(|w| w.strip_prefix("--")).map(|w| w.split_once('=').map_or(w, |(flag, _)| flag));
+    let recorded = |flag: &str| config["config"].get(flag.replace('-', "_")).is_some();
+    let mut extra = given.filter(|f| !BOOKKEEPING.contains(f) && recorded(f) && !cell.flags.contains_key(*f));
+    extra.next().map(|flag| format!("it was given --{flag}, which the sweep file does not have"))
+}
+
+/// Whether a run fell back to the bundled digits.
+fn on_sample(cell: &Cell) -> bool {
+    let config = files::read_json::<Value>(&cell.dir.join("config.json")).ok().flatten();
+    config.is_some_and(|c| c["config"]["data"]["sample"] == Value::Bool(true))
+}
+
+/// What the run in a cell's directory was given and the cell does not ask for, or the reverse. A sweep file that was edited
+/// must not pass off old runs as new ones.
 fn clash(cell: &Cell, config: &Value) -> Option<String> {
     let seed = Value::from(cell.seed);
     let flags = cell.flags.iter().map(|(flag, asked)| (flag, asked, &config["config"][flag.replace('-', "_")]));
@@ -169,5 +209,6 @@ fn clash(cell: &Cell, config: &Value) -> Option<String> {
     // A setting that the binary does not record, or records as its default, cannot be compared.
     let mut all = flags.filter(|(_, asked, found)| !asked.is_null() && !found.is_null());
     let flag = all.find(|(_, asked, found)| !same(asked, found)).map(|(k, a, b)| format!("{k} is {b}, not {a}"));
+    let flag = flag.or_else(|| unasked(cell, config));
     flag.or_else(|| (config["seed"] != seed).then(|| format!("seed is {}, not {seed}", config["seed"])))
 }

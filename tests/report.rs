@@ -164,6 +164,36 @@ fn sample_counts_are_never_averaged_and_named() {
     assert!(at(&table, "gumbel-rao, 100 samples", "z").ends_with(" at 100 samples, paper 1000"));
 }
 
+/// Table 1 is of characters and the official training split: symbols, or a drawn split, are said before anything else.
+#[test]
+fn listops_of_other_units_or_split_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, units, split) in
+        [("reinmax", "tokens", "generated"), ("st", "chars", "generated"), ("stgs", "chars", "official")]
+    {
+        write_run(&root.path().join(name).join("0"), 0, |c, s| {
+            (c["family"], s["family"]) = (json!("listops"), json!("listops"));
+            c["config"] = json!({"dataset": "listops", "estimator": name, "units": units, "train_split": split});
+            s["epochs"] = json!(3);
+            s["final"] = json!({"valid_accuracy": 60.0});
+        });
+    }
+    let z: Vec<String> = tables(root.path())
+        .iter()
+        .filter(|t| t.columns.contains(&"z".to_string()))
+        .flat_map(|t| {
+            t.rows.iter().map(|r| format!("{} {}", r[0], r[t.columns.iter().position(|c| c == "z").unwrap()]))
+        })
+        .collect();
+    for expected in [
+        "reinmax units tokens, paper chars; train split generated, paper official; 3 of 20 epochs",
+        "st train split generated, paper official; 3 of 20 epochs",
+        "stgs 3 of 20 epochs",
+    ] {
+        assert!(z.iter().any(|line| line == expected), "{expected} not in {z:?}");
+    }
+}
+
 #[test]
 fn z_is_withheld_with_its_reason() {
     let root = tempfile::tempdir().unwrap();

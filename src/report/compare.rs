@@ -205,8 +205,26 @@ fn table6(run: &Run, metric: &str) -> Option<(&'static published::Table, String)
     Some((published::table(6).filter(|_| same)?, column))
 }
 
-/// Why runs and published entry must not be compared, or `None`.
+/// Why runs and published entry must not be compared, or `None`. Other data come first, whatever else differs.
 fn objection(group: &Group, table: &published::Table, column: &str) -> Option<String> {
+    let data = ["units", "train_split"].iter().filter_map(|k| differs(group.first(), k, table.conditions.get(*k)?));
+    let all: Vec<String> = data.chain(other_settings(group, table, column)).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// A setting of the run that is not the paper's.
+fn differs(run: &Run, key: &str, theirs: &Value) -> Option<String> {
+    let ours = run.config.get(key).filter(|v| !v.is_null())?;
+    // a temperature is text in a configuration, since it may be a schedule
+    let plain = |v: &Value| v.as_f64().or_else(|| v.as_str()?.parse().ok());
+    let equal = match (plain(ours), plain(theirs)) {
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs(),
+        _ => ours == theirs,
+    };
+    (!equal).then(|| format!("{} {}, paper {}", key.replace('_', " "), show(ours), show(theirs)))
+}
+
+fn other_settings(group: &Group, table: &published::Table, column: &str) -> Option<String> {
     let run = group.first();
     if on_sample(run) {
         return Some("bundled sample, not the data set".into());
@@ -237,22 +255,11 @@ fn objection(group: &Group, table: &published::Table, column: &str) -> Option<St
         return Some("paper: gap 1".into());
     }
     let chosen = published::hyper(if table.table == 1 { "listops" } else { column }, &name);
-    let differs = |key: &str, theirs: &Value| {
-        let ours = run.config.get(key).filter(|v| !v.is_null())?;
-        // a temperature is text in a configuration, since it may be a schedule
-        let plain = |v: &Value| v.as_f64().or_else(|| v.as_str()?.parse().ok());
-        let equal = match (plain(ours), plain(theirs)) {
-            (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs(),
-            _ => ours == theirs,
-        };
-        (!equal).then(|| format!("{} {}, paper {}", key.replace('_', " "), show(ours), show(theirs)))
-    };
-    let conditions =
-        ["batch_size", "activation", "units", "train_split"].iter().filter_map(|k| Some((*k, paper(k)?.clone())));
+    let conditions = ["batch_size", "activation"].iter().filter_map(|k| Some((*k, paper(k)?.clone())));
     let chosen = chosen
         .into_iter()
         .flat_map(|h| [("optimizer", h.optimizer.clone().into()), ("lr", h.lr.into()), ("tau", h.tau.into())]);
-    let list: Vec<String> = conditions.chain(chosen).filter_map(|(key, theirs)| differs(key, &theirs)).collect();
+    let list: Vec<String> = conditions.chain(chosen).filter_map(|(key, theirs)| differs(run, key, &theirs)).collect();
     (!list.is_empty()).then(|| list.join("; "))
 }
 

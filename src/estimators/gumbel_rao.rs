@@ -30,7 +30,7 @@ pub const SAMPLES: i64 = 100;
 /// - **Shapes**: logits, draw `[.., K]`; noise `[.., K, M]`, drawn a few rows at a time in the reference's order.
 /// - **Units**: logits in nats; `tau` dimensionless, > 0.
 /// - **Bias, cost**: Bias of ST Gumbel-softmax, variance no larger; one evaluation of f, M softmaxes. Memory: K^2 numbers a
-///   row for the backward and a few MB of noise in flight, whatever M is.
+///   row for the backward and a few MB of noise in flight, whatever M is up to 2^20 / K; beyond that one row's K M numbers.
 /// - **Errors**: [`crate::Error::Range`] if `tau` is not positive and finite or `samples` < 1.
 /// - **Differs**: from the published code in working with ratios of probabilities: no `exp(logits)`, no `+ 1e-20` inside a
 ///   logarithm, so logits of 60 and more are right (the published gradient is wrong from about 40).

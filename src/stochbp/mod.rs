@@ -44,7 +44,8 @@
 //! 7. Toy problem 2: f is `exp(-epsilon z)`, so Eq. 25 has `log phi` at `w = i epsilon`; the printed `epsilon / i` is that of
 //!    `exp(+epsilon z)`. And for d > 1 each parameter goes with its own term of f, not with the whole sum.
 //! 8. Eq. 28, per sample, has the whole KL divergence; summed over n data points it is counted n times.
-//! 9. Eqs. 11 to 17, 25, 26 and 29 are right as printed.
+//! 9. Eq. 12 lacks the sum over the cliques c, which Eq. 13 has.
+//! 10. Eqs. 11, 13 to 17, 25, 26 and 29 are right as printed.
 //!
 //! Legend: `S` samples, `d` variables.
 use crate::dist::Continuous;

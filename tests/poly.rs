@@ -9,11 +9,10 @@ mod problem;
 
 use args::{Args, Config};
 use clap::Parser;
-use common::{distance, fixture_files, read};
+use common::{distance, finals, fixture_files, good, metrics, read};
 use problem::{Problem, Target};
-use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 use thruway::estimators::{Estimator, GradEstimator, Knobs, Tau};
@@ -129,25 +128,6 @@ fn poly(dir: &Path, arguments: &str) -> Command {
     let device = if arguments.contains("--device") { "" } else { "--device cpu " };
     c.args(format!("{device}--quiet {arguments}").split_whitespace()).current_dir(dir);
     c
-}
-
-fn good(o: Output) {
-    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
-}
-
-/// Lines of metrics.jsonl without their times.
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let line = |l: &str| {
-        let mut v: Value = serde_json::from_str(l).unwrap();
-        v.as_object_mut().unwrap().remove("wall_s");
-        v
-    };
-    text.lines().map(line).collect()
-}
-
-fn finals(run: &Path) -> Value {
-    read(&run.join("summary.json"))["final"].clone()
 }
 
 #[test]
@@ -283,6 +263,7 @@ fn what_makes_no_sense_is_refused() {
         ("--power -2", "--power must be finite and at least 1, got -2"),
         ("--power two", "two"),
         ("--latent-dim 0", "--latent-dim must be at least 1, got 0"),
+        ("--latent-dim 100000000000000", "--latent-dim times --batch-size must be at most 500000000"),
         ("--batch-size -3", "--batch-size must be at least 1, got -3"),
         ("--steps 0", "--steps must be at least 1, got 0"),
         ("--epochs -1", "--epochs must be at least 1, got -1"),

@@ -309,6 +309,23 @@ fn damaged_files_are_named() {
     assert!(runs::find(&[empty]).unwrap_err().to_string().contains("holds no run"));
 }
 
+/// Runs of the published length and settings on the bundled digits are named as such and get no z; on the set itself they do.
+#[test]
+fn the_bundled_sample_is_named_and_gets_no_z() {
+    for (sample, z, title) in [(true, "bundled sample, not the data set", true), (false, "-", false)] {
+        let root = tempfile::tempdir().unwrap();
+        for seed in 0..2 {
+            write_run(&root.path().join(seed.to_string()), seed, |c, _| {
+                c["config"]["data"] = json!({"sample": sample})
+            });
+        }
+        let all = tables(root.path());
+        let t = all.iter().find(|t| t.columns.contains(&"z".to_string())).unwrap();
+        assert!(at(t, "reinmax", "z").starts_with(z) || (!sample && at(t, "reinmax", "z").starts_with('+')));
+        assert_eq!(t.title.contains("(bundled sample)"), title, "{}", t.title);
+    }
+}
+
 #[test]
 fn the_page_is_self_contained_and_safe() {
     let root = tempfile::tempdir().unwrap();
@@ -323,6 +340,13 @@ fn the_page_is_self_contained_and_safe() {
     let out = root.path().join("page/report.html");
     let args = ReportArgs { runs: vec![root.path().join("runs")], out: Some(out.clone()), markdown: vec![] };
     let text = report(&args).unwrap();
+    // again over its own page, but never over another file
+    report(&args).unwrap();
+    let summary = root.path().join("runs/reinmax/0/summary.json");
+    let kept = fs::read(&summary).unwrap();
+    let over = ReportArgs { runs: args.runs.clone(), out: Some(summary.clone()), markdown: vec![] };
+    assert!(report(&over).unwrap_err().to_string().contains("is no report"));
+    assert_eq!(fs::read(&summary).unwrap(), kept);
     let page = fs::read_to_string(&out).unwrap();
     for link in ["http://", "https://", "src=\"//", "url(//", "@import", "<link", "<script"] {
         assert!(!page.contains(link), "{link}");

@@ -9,35 +9,15 @@ mod method;
 
 use args::{Args, Config};
 use clap::Parser;
-use common::read;
-use serde_json::Value;
+use common::{finals, good, metrics, read};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn stochbp(dir: &Path, arguments: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_stochbp"));
     c.args(format!("--device cpu --quiet {arguments}").split_whitespace()).current_dir(dir).env_remove("THRUWAY_DATA");
     c
-}
-
-fn good(o: Output) {
-    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
-}
-
-/// Lines of metrics.jsonl without their times.
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let line = |l: &str| {
-        let mut v: Value = serde_json::from_str(l).unwrap();
-        v.as_object_mut().unwrap().remove("wall_s");
-        v
-    };
-    text.lines().map(line).collect()
-}
-
-fn finals(run: &Path) -> Value {
-    read(&run.join("summary.json"))["final"].clone()
 }
 
 #[test]

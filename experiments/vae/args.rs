@@ -1,7 +1,6 @@
 //! Command line of `vae`: every option with its default and the source of the default.
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind};
 use thruway::data::ImageSet;
 use thruway::error::{Error, Result};
 use thruway::estimators::{Estimator, Knobs, Tau};
@@ -197,7 +196,7 @@ impl Config {
             return Err(Error::range(what, format!("at most {MAX_CODE}"), format!("{k} x {l}")));
         }
         if config.probe || estimator == Estimator::Exact {
-            let _ = exact::states(l, k, Kind::Float, Device::Cpu)?; // refused before a directory is made
+            exact::count(l, k)?; // refused before a directory is made
         }
         Ok((config, knobs))
     }

@@ -12,16 +12,24 @@ pub mod sbn;
 /// Most states that are enumerated.
 pub const MAX_STATES: i64 = 1 << 16;
 
-/// All one-hot states `[S, L, K]`, the last variable running fastest.
+/// `K^L`, the number of states.
 ///
 /// # Errors
-/// [`Error::Range`] if `K^L` exceeds [`MAX_STATES`].
-pub fn states(l: i64, k: i64, kind: Kind, device: Device) -> Result<Tensor> {
+/// [`Error::Range`] if it exceeds [`MAX_STATES`].
+pub fn count(l: i64, k: i64) -> Result<i64> {
     let s = (k as f64).powi(l as i32);
     if s > MAX_STATES as f64 || l < 1 || k < 1 {
         return Err(Error::range(format!("the number of states K^L = {k}^{l}"), format!("at most {MAX_STATES}"), s));
     }
-    let s = s as i64;
+    Ok(s as i64)
+}
+
+/// All one-hot states `[S, L, K]`, the last variable running fastest.
+///
+/// # Errors
+/// Those of [`count`].
+pub fn states(l: i64, k: i64, kind: Kind, device: Device) -> Result<Tensor> {
+    let s = count(l, k)?;
     let digits: Vec<Tensor> = (0..l)
         .map(|i| {
             let stride = k.pow((l - 1 - i) as u32);

@@ -45,7 +45,7 @@
 //!    `exp(+epsilon z)`. And for d > 1 each parameter goes with its own term of f, not with the whole sum.
 //! 8. Eq. 28, per sample, has the whole KL divergence; summed over n data points it is counted n times.
 //! 9. Eq. 12 lacks the sum over the cliques c, which Eq. 13 has.
-//! 10. Eqs. 11, 13 to 17, 25, 26 and 29 are right as printed.
+//! 10. Eqs. 11 and 13 (by derivation alone), 14 to 17, 25, 26 and 29 are right as printed.
 //!
 //! Legend: `S` samples, `d` variables.
 use crate::dist::Continuous;

@@ -37,6 +37,27 @@ pub fn read(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Fails with what a program that failed has said.
+pub fn good(o: std::process::Output) {
+    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+}
+
+/// Lines of metrics.jsonl without their times.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line = |l: &str| {
+        let mut v: Value = serde_json::from_str(l).unwrap();
+        v.as_object_mut().unwrap().remove("wall_s");
+        v
+    };
+    text.lines().map(line).collect()
+}
+
+/// Final metrics of a run.
+pub fn finals(run: &Path) -> Value {
+    read(&run.join("summary.json"))["final"].clone()
+}
+
 /// Nested lists of numbers as a float64 tensor.
 pub fn tensor(v: &Value) -> Tensor {
     let (mut shape, mut data) = (vec![], vec![]);

@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 import torch
-from reference import Vae, data_folder, read_idx
+from reference import Vae, mnist_test
 from safetensors.torch import load_file
 
 run = pathlib.Path(sys.argv[1])
@@ -31,7 +31,7 @@ model.load_state_dict(weights)
 for name, parameter in own.items():
     moment = tensors[f"optimizer.{name}.exp_avg"]
     assert moment.shape == parameter.shape, name
-images = torch.from_numpy(read_idx(data_folder() / "mnist" / "t10k-images-idx3-ubyte").copy()).view(-1, 784).float().div(255)
+images = mnist_test()
 with torch.no_grad():
     q = model.logits(images).softmax(-1)
     kl = (q * torch.log(q + 1e-10)).sum().item() / len(images) + math.log(classes) * latents

@@ -269,8 +269,17 @@ def read_idx(path):
 
 def mnist_train():
     """[60000, 784], float32 grey levels in [0, 1]."""
-    images = read_idx(data_folder() / "mnist" / "train-images-idx3-ubyte")
-    assert images.shape == (60000, 28, 28), images.shape
+    return mnist("train-images-idx3-ubyte", 60000)
+
+
+def mnist_test():
+    """[10000, 784], float32 grey levels in [0, 1]."""
+    return mnist("t10k-images-idx3-ubyte", 10000)
+
+
+def mnist(name, number):
+    images = read_idx(data_folder() / "mnist" / name)
+    assert images.shape == (number, 28, 28), images.shape
     return torch.from_numpy(images.copy()).view(-1, 784).float().div(255)
 
 

@@ -45,8 +45,7 @@ def main():
         point = json.loads(line)
         ours.setdefault(point["epoch"], {}).update((k, point[k]) for k in ("train_neg_elbo", "test_neg_elbo") if k in point)
     images = reference.mnist_train()
-    held_out = reference.read_idx(reference.data_folder() / "mnist" / "t10k-images-idx3-ubyte")
-    held_out = torch.from_numpy(held_out.copy()).view(-1, 784).float().div(255)
+    held_out = reference.mnist_test()
 
     torch.manual_seed(seed)
     model = reference.Vae(*reference.PRESETS[config["preset"]])

@@ -68,7 +68,9 @@ mod weak;
 
 pub use measure_valued::{MeasureValued, Triplet, measure_valued};
 pub use normalised::ThroughGammas;
-pub use objective::{Derivatives, Formula, Function, Inner, Objective, Outer, log_sigmoid_derivatives, with_jacobian};
+pub use objective::{
+    Derivatives, Formula, Function, Inner, LOG_SIGMOID_ORDERS, Objective, Outer, log_sigmoid_derivatives, with_jacobian,
+};
 pub use pathwise::pathwise;
 pub use score::score_function;
 pub use second_order::second_order;

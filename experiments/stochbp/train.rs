@@ -82,6 +82,9 @@ pub fn run(args: Args) -> Result<()> {
         step.loss.f_backward()?;
         let loss = number(&step.loss);
         if !loss.is_finite() {
+            if let Some(warning) = step.estimate.as_ref().and_then(|e| e.warning.as_ref()) {
+                run.say(&format!("step {}: {warning}", at.step + 1));
+            }
             return Err(Error::NonFinite { step: at.step + 1, value: loss });
         }
         let logs = (at.step + 1) % args.run.log_every == 0 || at.step == 0 || at.step + 1 == config.steps;

@@ -114,6 +114,16 @@ fn stochbp_baselines_are_unbiased() {
     for (law, p) in weak_laws {
         let truth = law.quadrature(2001).truth(&f);
         unbiased(&format!("weak {law:?}"), &weak(&*p, &f, SAMPLES, &mut noise).unwrap(), &truth);
+        // the correction left out, or with its sign turned
+        let z = p.sample(SAMPLES, &mut noise).unwrap();
+        let (value, slope) = f.gradient(&z).unwrap();
+        for sign in [0.0, -1.0] {
+            let wrong = |(h, correction): (Tensor, Tensor)| &slope * h + value.unsqueeze(-1) * correction * sign;
+            let names = p.parameters().into_iter().map(|(name, _)| name.to_string());
+            let gradients = names.zip(p.weak(&z).unwrap().into_iter().map(wrong)).collect();
+            let e = Estimate { value: value.shallow_clone(), gradients, warning: None, growth: None };
+            biased(&format!("weak {law:?}, correction times {sign}"), &e, &truth);
+        }
     }
     let measures: [(Law, Box<dyn MeasureValued>, &[&str]); 3] = [
         (Law::Gaussian(0.3, 0.7), Box::new(Gaussian::new(&vec1(0.3), &vec1(0.7)).unwrap()), &["mean", "variance"]),
@@ -135,7 +145,11 @@ fn stochbp_estimators_agree_where_f_mixes_the_variables() {
     let laws = [Law::Laplace(0.2, 0.5), Law::Laplace(-0.3, 0.8)];
     let q = laws[0].quadrature(301).product(&laws[1].quadrature(301));
     let p = Laplace::new(&vector(&[0.2, -0.3]), &vector(&[0.5, 0.8])).unwrap();
-    let f = |z: &Tensor| Ok((z.select(-1, 0) + 0.5) * z.select(-1, 1).square() + z.select(-1, 0) * z.select(-1, 1));
+    // the square and the last term, so that no parameter's gradient is 0 or small
+    let f = |z: &Tensor| {
+        let (a, b) = (z.select(-1, 0), z.select(-1, 1));
+        Ok((&a + 0.5) * b.square() + &a * &b + a.square() + b * 2.0)
+    };
     let f = Objective::Smooth(&f);
     let truth = q.truth(&f);
     let mut noise = HostNoise::new(17);

@@ -142,7 +142,7 @@ fn draw_panel(svg: &mut String, panel: &Panel) {
     let y = |v: f64| bottom - (bottom - top) * (v.clamp(low, high) - low) / (high - low);
     let _ = writeln!(
         svg,
-        "<text x=\"{left}\" y=\"16\" font-weight=\"bold\">{}</text><text x=\"{left}\" y=\"31\" fill=\"#555\">{}</text>",
+        "<text x=\"{left}\" y=\"16\" font-weight=\"bold\">{}</text><text x=\"{left}\" y=\"31\" font-size=\"10\" fill=\"#555\">{}</text>",
         panel.title, panel.place
     );
     let ticks = |low: f64, high: f64| {

@@ -118,9 +118,9 @@ fn problems(groups: Vec<Group>) -> Result<Vec<Problem>> {
     Ok(all)
 }
 
-/// `mean ± std` to four digits after the point, or a power where that shows nothing.
+/// `mean ± std` to four digits after the point, or a power where that shows nothing; what is rounding is 0.
 pub fn cell(s: Option<Spread>) -> String {
-    let number = |x: f64| if x != 0.0 && x.abs() < 5e-4 { format!("{x:.2e}") } else { format!("{x:.4}") };
+    let number = |x: f64| if (1e-12..5e-4).contains(&x.abs()) { format!("{x:.2e}") } else { format!("{x:.4}") };
     match s {
         Some(Spread { mean, std: Some(std), .. }) => format!("{} ± {}", number(mean), number(std)),
         Some(Spread { mean, .. }) => number(mean),

@@ -1,6 +1,12 @@
 //! Stochastic backpropagation: every rule against quadrature and closed forms, every printed formula, and what happens where
 //! the series does not converge.
+#[path = "stochbp_cases/doubts.rs"]
+mod doubts;
+#[path = "stochbp_cases/mutants.rs"]
+mod mutants;
 mod stochbp_common;
+#[path = "stochbp_cases/theorem2.rs"]
+mod theorem2;
 
 use stochbp_common::{Law, number, relative, vec1, vector};
 use tch::{Device, Kind, Tensor};
@@ -414,11 +420,13 @@ fn stochbp_beta_and_dirichlet_through_gammas() {
         product / below / c * if n % 2 == 1 { 1.0 } else { -1.0 }
     };
     for order in 1..=6 {
-        let rule = ThroughGammas { order, caution: Caution::Refuse };
+        // the grid's points are no draws, so their root mean squares tell nothing
+        let rule = ThroughGammas { order, caution: Caution::Warn };
         let tape = || Tape::new([("gamma", zeta.shallow_clone())]);
         let e = rule.beta(&p, &f, s, &mut tape()).unwrap();
         let [ours_a, ours_b] = ["alpha", "beta"].map(|n| number(&q.mean(e.of(n).unwrap()).squeeze()));
         let sum: f64 = (1..=order).map(term).sum();
+        assert!(a * term(order).abs() > 1e-5, "order {order}: a wrong factor in this term is seen");
         assert!((ours_a - b * sum).abs() < 1e-9 && (ours_b + a * sum).abs() < 1e-9, "order {order}: {ours_a} {ours_b}");
         let missing = (ours_a - truth[0]).abs();
         assert!(missing <= b * term(order + 1).abs() && missing > 1e-6, "order {order}: {missing:e}");
@@ -453,41 +461,6 @@ fn stochbp_dirichlet_is_exact_on_quadratics_to_second_order() {
     let value = (second * &h).sum(Kind::Double) + (&leaf / total).dot(&c);
     value.backward();
     assert!(relative(&[a.grad()], &[leaf.grad()]) < 1e-13);
-}
-
-/// Theorem 2: Eqs. 16 and 17 by enumeration.
-#[test]
-fn stochbp_discrete_formulas_16_and_17() {
-    let f = |z: &[usize]| ((z[0] * 3 + z[1]) as f64 * 0.37).sin() + (z[0] * z[1]) as f64;
-    for classes in [2usize, 3] {
-        let p = [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]];
-        let p: Vec<Vec<f64>> =
-            p.iter().map(|r| r[..classes].iter().map(|x| x / r[..classes].iter().sum::<f64>()).collect()).collect();
-        let other = |j: usize, own: usize| -> f64 {
-            (0..classes).map(|o| p[1 - j][o] * f(&if j == 0 { [own, o] } else { [o, own] })).sum()
-        };
-        for (j, own) in p.iter().enumerate() {
-            let last = if classes == 2 { 0 } else { classes - 1 };
-            for k in (0..classes).filter(|k| *k != last) {
-                // move mass from the normalising class to class k
-                let expectation = |h: f64| -> f64 {
-                    let shift = |c: usize| {
-                        if c == k {
-                            h
-                        } else if c == last {
-                            -h
-                        } else {
-                            0.0
-                        }
-                    };
-                    (0..classes).map(|c| (own[c] + shift(c)) * other(j, c)).sum()
-                };
-                // linear in h: the quotient is exact up to rounding
-                let slope = (expectation(0.1) - expectation(-0.1)) / 0.2;
-                assert!((slope - (other(j, k) - other(j, last))).abs() < 1e-12);
-            }
-        }
-    }
 }
 
 #[test]

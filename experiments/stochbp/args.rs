@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thruway::error::{Error, Result};
 use thruway::optim::Method as Optimizer;
 use thruway::run::RunArgs;
+use thruway::stochbp::LOG_SIGMOID_ORDERS;
 
 /// What is minimised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -63,8 +64,8 @@ pub struct Args {
     /// Gradient estimator
     #[arg(long, value_enum, default_value_t = Method::Stochbp)]
     pub estimator: Method,
-    /// Highest derivative of stochbp, N of Eq. 26 [default: 4 for the logistic problem (Section 6.2: 4 and 8); none, the
-    /// closed form, for the toy problems]
+    /// Highest derivative of stochbp, N of Eq. 26, up to 24 [default: 4 for the logistic problem (Section 6.2: 4 and 8), where
+    /// the scale's first term is at 2; none, the closed form, for the toy problems]
     #[arg(long, allow_hyphen_values = true)]
     pub order: Option<i64>,
     /// Gamma variables of a toy problem, d [default: 1] (Section 6.1: 1, 10 and 100)
@@ -82,7 +83,7 @@ pub struct Args {
     /// How often the KL divergence counts, logistic problem [default: once; Eq. 28 as printed: each]
     #[arg(long, value_enum)]
     pub kl: Option<Kl>,
-    /// Scale of the posterior at the start, logistic problem [default: 1, the prior's; not stated]
+    /// Scale of the posterior at the start, 1e-6 to 1e6, logistic problem [default: 1, the prior's; not stated]
     #[arg(long, allow_hyphen_values = true)]
     pub initial_scale: Option<f64>,
     /// Data points a step, logistic problem [default: 64] (Section 6.2)
@@ -159,6 +160,10 @@ impl Config {
             true => Ok(v),
             false => Err(Error::range(what, "positive and finite", v)),
         };
+        let scale = |v: f64| match (1e-6..=1e6).contains(&v) {
+            true => Ok(v),
+            false => Err(Error::range("--initial-scale", "between 1e-6 and 1e6", v)),
+        };
         let wrong = |flag: &str| Err(Error::Usage(format!("{flag} has no meaning for this --problem")));
         let (toys, others) = (
             [("--dim", args.dim.is_some()), ("--epsilon", args.epsilon.is_some())],
@@ -173,7 +178,18 @@ impl Config {
         if let Some((flag, _)) = foreign.iter().find(|(_, given)| *given) {
             return wrong(flag);
         }
-        let order = args.order.map(|n| positive("--order", n)).transpose()?;
+        let lowest = if logistic { 2 } else { 1 };
+        let order = match args.order {
+            Some(n) if !(lowest..=LOG_SIGMOID_ORDERS).contains(&n) => {
+                let why = if logistic {
+                    " (the scale has no term below 2, and derivatives of log sigmoid no digits above)"
+                } else {
+                    ""
+                };
+                return Err(Error::range("--order", format!("{lowest} to {LOG_SIGMOID_ORDERS}{why}"), n));
+            }
+            order => order,
+        };
         if order.is_some() && args.estimator != Method::Stochbp {
             return Err(Error::Usage(format!("--estimator {} takes no --order", args.estimator.name())));
         }
@@ -199,7 +215,7 @@ impl Config {
             epsilon: toy(real("--epsilon", args.epsilon.unwrap_or(0.49))?),
             features: logistic.then_some(args.features.unwrap_or(Features::Standard)),
             kl: logistic.then_some(args.kl.unwrap_or(Kl::Once)),
-            initial_scale: logistic.then(|| real("--initial-scale", args.initial_scale.unwrap_or(1.0))).transpose()?,
+            initial_scale: logistic.then(|| scale(args.initial_scale.unwrap_or(1.0))).transpose()?,
             batch_size: logistic.then(|| positive("--batch-size", args.batch_size.unwrap_or(64))).transpose()?,
             estimator: args.estimator,
             order: match (args.estimator, logistic) {

@@ -21,8 +21,8 @@ pub struct Problem {
 }
 
 /// Labels of estimators as they stand in tables and legends.
-pub const ORDER: [&str; 8] =
-    ["stochbp", "stochbp N=4", "stochbp N=8", "score", "pathwise", "weak", "measure-valued", "exact"];
+pub const ORDER: [&str; 9] =
+    ["stochbp", "stochbp N=4", "stochbp N=8", "stochbp N=16", "score", "pathwise", "weak", "measure-valued", "exact"];
 
 impl Problem {
     /// The runs of one estimator.
@@ -35,10 +35,15 @@ impl Problem {
         Spread::of(&self.get(estimator)?.values(metric)?)
     }
 
-    /// The mean over the run of an estimator's log variance at the parameters of the run that probes them all.
-    pub fn probed(&self, estimator: &str) -> Option<Spread> {
+    /// By seed, the mean over the run of an estimator's log variance at the parameters of the run that probes them all.
+    pub fn probed(&self, estimator: &str) -> Option<Vec<f64>> {
         let metric = format!("mean_log_variance_{}", estimator.replace(" N=", "_").replace('-', "_"));
-        ["exact", "pathwise"].iter().find_map(|prober| self.spread(prober, &metric))
+        ["exact", "pathwise"].iter().find_map(|prober| self.get(prober)?.values(&metric))
+    }
+
+    /// Its mean and spread over the seeds.
+    fn at_the_probers(&self, estimator: &str) -> Option<Spread> {
+        Spread::of(&self.probed(estimator)?)
     }
 
     /// What is minimised, at the end or as a mean over the run's log points: the loss, or minus the evidence lower bound.
@@ -113,9 +118,9 @@ fn problems(groups: Vec<Group>) -> Result<Vec<Problem>> {
     Ok(all)
 }
 
-/// `mean ± std` to four digits after the point, or a power where that shows nothing.
+/// `mean ± std` to four digits after the point, or a power where that shows nothing; what is rounding is 0.
 pub fn cell(s: Option<Spread>) -> String {
-    let number = |x: f64| if x != 0.0 && x.abs() < 5e-4 { format!("{x:.2e}") } else { format!("{x:.4}") };
+    let number = |x: f64| if (1e-12..5e-4).contains(&x.abs()) { format!("{x:.2e}") } else { format!("{x:.4}") };
     match s {
         Some(Spread { mean, std: Some(std), .. }) => format!("{} ± {}", number(mean), number(std)),
         Some(Spread { mean, .. }) => number(mean),
@@ -148,7 +153,7 @@ fn all(problems: &[Problem]) -> Vec<Table> {
                 row.push(run.setting("steps").unwrap_or_default());
                 row.extend(["expected_loss", "mean_expected_loss"].map(|m| cell(p.spread(name, m))));
                 row.extend(["start_log_variance", "mean_log_variance"].map(|m| short(p.spread(name, m))));
-                row.push(short(p.probed(name)));
+                row.push(short(p.at_the_probers(name)));
                 rows.push(row);
             }
         }
@@ -165,20 +170,27 @@ fn all(problems: &[Problem]) -> Vec<Table> {
     }
     for p in problems.iter().filter(|p| p.family == "logistic") {
         let head = ["estimator", "seeds", "steps", "ELBO at the end", "mean over the run", "accuracy at the end"];
-        let rows = p.groups.iter().map(|(name, g)| {
+        let trained = p.groups.iter().map(|(name, g)| {
             let mut row = vec![name.clone(), g.runs.len().to_string(), g.first().setting("steps").unwrap_or_default()];
             row.extend(["elbo", "mean_elbo", "accuracy"].map(|m| cell(p.spread(name, m))));
             row.extend(["start_log_variance", "mean_log_variance"].map(|m| short(p.spread(name, m))));
-            row.push(short(p.probed(name)));
+            row.push(short(p.at_the_probers(name)));
             row.push(short(p.spread(name, "mean_growth")));
             row
+        });
+        // what is only probed
+        let rest = ORDER.into_iter().filter(|name| p.get(name).is_none()).filter_map(|name| {
+            let mut row = vec![String::new(); head.len() + variance.len() + 1];
+            row[0] = name.into();
+            row[head.len() + variance.len() - 1] = short(Some(p.at_the_probers(name)?));
+            Some(row)
         });
         let columns = text(&[&head[..], &variance, &["growth of the series"]].concat());
         tables.push(Table {
             name: p.name.clone(),
             title: p.title.clone(),
             columns,
-            rows: rows.collect(),
+            rows: trained.chain(rest).collect(),
             notes: vec![],
         });
     }

@@ -18,7 +18,7 @@ use thruway::stochbp::{Caution, Estimate};
 /// Draws of an evaluation of the evidence lower bound, at a log point and at the end.
 const EVALUATION_DRAWS: (i64, i64) = (200, 5_000);
 /// Orders of stochbp that a probe of the logistic problem measures.
-const PROBED_ORDERS: [i64; 2] = [4, 8];
+const PROBED_ORDERS: [i64; 3] = [4, 8, 16];
 
 /// Where a run stands between two steps; with the tensors, all that a resumed run needs.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -82,6 +82,9 @@ pub fn run(args: Args) -> Result<()> {
         step.loss.f_backward()?;
         let loss = number(&step.loss);
         if !loss.is_finite() {
+            if let Some(warning) = step.estimate.as_ref().and_then(|e| e.warning.as_ref()) {
+                run.say(&format!("step {}: {warning}", at.step + 1));
+            }
             return Err(Error::NonFinite { step: at.step + 1, value: loss });
         }
         let logs = (at.step + 1) % args.run.log_every == 0 || at.step == 0 || at.step + 1 == config.steps;
@@ -143,7 +146,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The inverse of softplus.
 fn unsoft(x: f64) -> f64 {
-    x.exp_m1().ln()
+    x + (-(-x).exp_m1()).ln()
 }
 
 impl Task {

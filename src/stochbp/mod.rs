@@ -16,7 +16,7 @@
 //! | `score`, `pathwise`, `weak`, `measure_valued` | baselines | |
 //!
 //! Eqs. 16 and 17 (Theorem 2, discrete variables) are the local expectation gradient, an estimator of discrete variables and
-//! so not in this room; `tests/stochbp.rs` checks the two formulas.
+//! so not in this room; `tests/stochbp_cases/theorem2.rs` checks the formulas.
 //!
 //! # Exactness and its limits
 //! - f a polynomial: the sum ends, the rule is exact ([`Sum::Polynomial`]).
@@ -25,7 +25,8 @@
 //! - Other f: truncated ([`Sum::Truncated`]). The series converges where the Fourier transform of f vanishes beyond the
 //!   [radius](LogCharacteristic::radius) (`1 / b` for Laplace, `1 / mu` for gamma). A function with a pole, as `log sigmoid`,
 //!   has no such bound: the series is asymptotic, terms shrink up to some order and grow from there. The rule compares its
-//!   last two terms (at an order with fewer, the first two there are) and [refuses or warns](Caution) when they grow.
+//!   last two terms (at an order with fewer, the first two there are) and [refuses or warns](Caution) when they grow. It also
+//!   does at an order that a parameter's first term lies above: the scale of a Laplace law or the variance of a Gaussian at 1.
 //!
 //! # Printed formulas, checked by derivation and by `tests/stochbp.rs`
 //! 1. Theorem 1: holomorphic near 0 is not enough. With a finite radius R the exchange of sum and integral needs
@@ -45,7 +46,7 @@
 //!    `exp(+epsilon z)`. And for d > 1 each parameter goes with its own term of f, not with the whole sum.
 //! 8. Eq. 28, per sample, has the whole KL divergence; summed over n data points it is counted n times.
 //! 9. Eq. 12 lacks the sum over the cliques c, which Eq. 13 has.
-//! 10. Eqs. 11 and 13 (by derivation alone), 14 to 17, 25, 26 and 29 are right as printed.
+//! 10. Eqs. 9, 11, 13, 14 to 17, 25, 26 and 29 are right as printed.
 //!
 //! Legend: `S` samples, `d` variables.
 use crate::dist::Continuous;
@@ -68,7 +69,9 @@ mod weak;
 
 pub use measure_valued::{MeasureValued, Triplet, measure_valued};
 pub use normalised::ThroughGammas;
-pub use objective::{Derivatives, Formula, Function, Inner, Objective, Outer, log_sigmoid_derivatives, with_jacobian};
+pub use objective::{
+    Derivatives, Formula, Function, Inner, LOG_SIGMOID_ORDERS, Objective, Outer, log_sigmoid_derivatives, with_jacobian,
+};
 pub use pathwise::pathwise;
 pub use score::score_function;
 pub use second_order::second_order;

@@ -62,10 +62,14 @@ pub enum Caution {
 /// outside the radius of convergence more terms make it worse.
 ///
 /// # Errors
-/// With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where f is no polynomial of the degree (no
-/// exponential) over the samples, where the piecewise affine function of Lemma 3 changes its slope among them, or where terms of
-/// one variable change theirs without a second derivative: there derivatives beyond the first have mass at the kinks, which
-/// autograd calls 0. A kink inside an [`Objective::Smooth`] is not seen.
+/// With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where a parameter has no term up to the order
+/// though it has later ones, where f is no polynomial of the degree (no exponential) over the samples, where the piecewise affine
+/// function of Lemma 3 changes its slope among them, or where a term of one variable changes its own without a second derivative:
+/// there derivatives beyond the first have mass at the kinks, which autograd calls 0. What takes two points to compare is refused
+/// at one.
+///
+/// Not seen: under [`Sum::Truncated`] a kink inside a curved term (`|z| + z^2` of one variable), and under every sum one inside
+/// an [`Objective::Smooth`] of several variables or inside the outer function of Lemma 3 where that is curved.
 #[derive(Debug, Clone, Copy)]
 pub struct StochasticBackprop {
     /// How the sum is dealt with.
@@ -88,10 +92,11 @@ impl StochasticBackprop {
 
     /// Estimates at given points `[S, d]`: with weights of a quadrature in place of draws, the expectation of the rule.
     pub fn at(&self, p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<Estimate> {
+        let names = p.parameters().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         let (mut estimate, doubt) = match self.sum {
             Sum::Exponential => exponential(p, f, z)?,
-            Sum::Polynomial(n) => series(p, f, z, n, true)?,
-            Sum::Truncated(n) => series(p, f, z, n, false)?,
+            Sum::Polynomial(n) => series(p, &names, f, z, n, true)?,
+            Sum::Truncated(n) => series(p, &names, f, z, n, false)?,
         };
         match (doubt, self.caution) {
             (Some(doubt), Caution::Refuse) => Err(doubt),
@@ -106,26 +111,32 @@ impl StochasticBackprop {
 /// Derivatives among which every infinite series has two terms.
 const SEEN: i64 = 4;
 
-/// `sum_n a_n d^n f / dz^n`, n = 1 to `order`.
-fn series(
+/// `sum_n a_n d^n f / dz^n`, n = 1 to `degree`, for the first parameters of p, whose names are given.
+pub(super) fn series(
     p: &dyn LogCharacteristic,
+    names: &[&str],
     f: &Objective,
     z: &Tensor,
-    order: i64,
+    degree: i64,
     polynomial: bool,
 ) -> Result<(Estimate, Option<Error>)> {
-    let order = p.last().map_or(order, |last| last.min(order));
-    // two terms of each infinite series, so that its growth is seen at any order; Laplace's scale has those of n = 2 and 4
-    let reach = if polynomial || p.last().is_some() || order < 1 { order } else { order.max(SEEN) };
+    let order = p.last().map_or(degree, |last| last.min(degree));
+    // whether the derivatives at two points can be held against each other
+    let lines = matches!(f, Objective::Separable(_)) || z.size()[1] == 1 && matches!(f, Objective::Smooth(_));
+    let reach = match (polynomial, p.last()) {
+        (true, Some(2..)) if lines => degree,
+        // two terms of each infinite series, so that its growth is seen at any order; Laplace's scale has those of n = 2 and 4
+        (false, None) if order >= 1 => order.max(SEEN),
+        _ => order,
+    };
     let derivatives = f.derivatives(z, reach)?;
-    let names = p.parameters();
     let mut sums: Vec<Tensor> = names.iter().map(|_| z.f_zeros_like()).collect::<std::result::Result<_, _>>()?;
     // of each parameter, the size of its terms whose coefficient is not 0
     let mut sizes: Vec<Vec<f64>> = vec![vec![]; names.len()];
     for (n, derivative) in (1..).zip(&derivatives.pure) {
-        for (k, a) in p.coefficients(n)?.into_iter().enumerate() {
+        for (k, a) in p.coefficients(n)?.into_iter().take(names.len()).enumerate() {
             let seen = n > order && (polynomial || sizes[k].len() >= 2);
-            if !seen && a.f_any()?.f_int64_value(&[])? != 0 {
+            if !seen && any(&a)? {
                 let term = a * derivative;
                 if !polynomial {
                     sizes[k].push(size(&term)?);
@@ -136,16 +147,20 @@ fn series(
             }
         }
     }
-    let gradients = names.iter().map(|(name, _)| name.to_string()).zip(sums).collect();
+    let gradients = names.iter().map(|name| name.to_string()).zip(sums).collect();
     let growth = sizes.iter().filter_map(|s| growth(s)).fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
     let mut doubt = None;
     if order >= 2 {
         doubt = kinks(f, z, &derivatives.pure)?;
     }
-    if polynomial && doubt.is_none() {
+    if polynomial && doubt.is_none() && p.last() != Some(1) {
         let top = &derivatives.pure[order as usize - 1];
         let what = format!("the derivative of order {order} of a polynomial of degree {order}");
-        doubt = if p.last() == Some(order) { None } else { varying(&what, top)? };
+        doubt = match p.last() {
+            _ if lines => expansion(z, &derivatives.pure)?,
+            Some(last) if last == order => None,
+            _ => varying(&what, top)?,
+        };
     }
     if !polynomial && doubt.is_none() && p.last() != Some(order) {
         doubt = growth.filter(|g| g.is_nan() || *g >= 1.0).map(|g| {
@@ -156,8 +171,48 @@ fn series(
                 format!("{g:.3}"),
             )
         });
+        if doubt.is_none() && order == 1 {
+            doubt = unreached(p, names)?;
+        }
     }
     Ok((Estimate { value: derivatives.value, gradients, warning: None, growth }, doubt))
+}
+
+fn any(a: &Tensor) -> Result<bool> {
+    Ok(a.f_any()?.f_int64_value(&[])? != 0)
+}
+
+/// A doubt where a parameter's series begins at n = 2, where all begin that do not at 1: cut at order 1 it is 0.
+fn unreached(p: &dyn LogCharacteristic, names: &[&str]) -> Result<Option<Error>> {
+    let (first, second) = (p.coefficients(1)?, p.coefficients(2)?);
+    for (name, (first, second)) in names.iter().zip(first.iter().zip(&second)) {
+        if !any(first)? && any(second)? {
+            let what = format!("{}: the order of the series by {name}", p.name());
+            return Ok(Some(Error::range(what, "at least 2, where its first term is: below, this gradient is 0", 1)));
+        }
+    }
+    Ok(None)
+}
+
+/// A doubt where f, a sum of terms of one variable with these derivatives `[S, d]` each, is no polynomial of the last one's
+/// degree: expanded about each of the points, its slope at their mean is not one number. A kink between two points shows,
+/// also in a curved term.
+fn expansion(z: &Tensor, pure: &[Tensor]) -> Result<Option<Error>> {
+    let z = z.f_to_kind(Kind::Double)?;
+    let away = z.f_mean_dim(0i64, true, Kind::Double)? - &z;
+    let mut power = z.f_ones_like()?;
+    let (mut sum, mut size) = (z.f_zeros_like()?, z.f_zeros_like()?);
+    for (k, derivative) in (1..).zip(pure) {
+        let term = derivative * &power;
+        size = &size + term.f_abs()?;
+        sum = &sum + term;
+        power = &power * &away / k as f64;
+    }
+    let what = format!("the slope at the mean point, expanded as that of a polynomial of degree {}", pure.len());
+    // the point that loses the fewest digits
+    let best = size.f_argmin(0, true)?;
+    let (at_best, lost) = (sum.f_gather(0, &best, false)?, size.f_gather(0, &best, false)?);
+    alike(&what, z.size()[0], (sum - at_best).f_abs()?, size + lost)
 }
 
 /// Root mean square over the points, which an accidental zero of the mean cannot hide.
@@ -188,7 +243,8 @@ fn exponential(p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<(
         }
     };
     let s = slope / &terms;
-    let doubt = varying("the slope of log f of an exponential f", &s)?;
+    let what = "the slope of log f of an exponential f";
+    let doubt = if p.last() == Some(1) { None } else { varying(what, &s)? };
     let (sums, doubt) = match (p.sum_at(&s), doubt) {
         // what is no exponential is not answered with the range of one
         (Err(_), Some(doubt)) => return Err(doubt),
@@ -201,14 +257,18 @@ fn exponential(p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<(
 
 /// A doubt where what should be one number (per direction) for all points `[S, ..]` is not.
 fn varying(what: &str, t: &Tensor) -> Result<Option<Error>> {
-    if t.size()[0] < 2 {
-        return Ok(None);
-    }
     let t = t.f_to_kind(Kind::Double)?;
     let (low, high) = (t.f_amin(0i64, false)?, t.f_amax(0i64, false)?);
+    alike(what, t.size()[0], &high - &low, low.f_abs()?.f_maximum(&high.f_abs()?)?)
+}
+
+/// A doubt where the spread among some points is more than rounding of numbers of this size, or where there is one point only.
+fn alike(what: &str, points: i64, spread: Tensor, size: Tensor) -> Result<Option<Error>> {
+    if points < 2 {
+        return Ok(Some(Error::range(what, "compared at 2 points at least: draw more, or use Caution::Warn", points)));
+    }
     // rounding of nested derivatives; a kink changes the value by a share of it
-    let allowed = low.f_abs()?.f_maximum(&high.f_abs()?)? * 1e-4;
-    let over = (high - low - allowed).f_max()?.f_double_value(&[])?;
+    let over = (spread - size * 1e-4).f_max()?.f_double_value(&[])?;
     let doubt = || {
         Error::range(
             what,
@@ -219,15 +279,20 @@ fn varying(what: &str, t: &Tensor) -> Result<Option<Error>> {
     Ok((over > 0.0 || over.is_nan()).then(doubt))
 }
 
-/// A doubt where the inner function of Lemma 3 has several slopes among the points, or terms of one variable without second
-/// derivative have.
-fn kinks(f: &Objective, z: &Tensor, derivatives: &[Tensor]) -> Result<Option<Error>> {
+/// A doubt where the inner function of Lemma 3 has several slopes among the points, or a term of one variable without second
+/// derivative has.
+pub(super) fn kinks(f: &Objective, z: &Tensor, derivatives: &[Tensor]) -> Result<Option<Error>> {
     let inner = match f {
         Objective::Composite { inner, .. } => inner,
-        Objective::Separable(_) if derivatives[1].f_any()?.f_int64_value(&[])? == 0 => {
-            return varying("the slope of a term without second derivative", &derivatives[0]);
+        Objective::Separable(_) => {
+            let straight = derivatives[1].f_eq(0.0)?.f_all_dim(0, false)?.f_nonzero()?.f_squeeze_dim(-1)?;
+            if straight.numel() == 0 {
+                return Ok(None);
+            }
+            let slopes = derivatives[0].f_index_select(-1, &straight)?;
+            return varying("the slope of a term without second derivative", &slopes);
         }
-        _ => return Ok(None),
+        Objective::Smooth(_) => return Ok(None),
     };
     let (_, jacobian) = inner(z)?;
     // one Jacobian for all points: affine

@@ -245,17 +245,19 @@ fn main() -> Result<()> {
     let mut ms = vec![vec![[0.0; 5]; layers.len()]; args.rounds];
     for round in 0..=args.rounds {
         for (k, layer) in layers.iter().enumerate() {
-            for way in 0..=WAYS.len() {
+            let mut took = [0.0; 5];
+            for (way, took) in took.iter_mut().enumerate() {
                 let start = seconds(args.threads)?;
                 if way == WAYS.len() {
                     std::hint::black_box(layer.parameters()?);
                 } else if k > 0 {
                     let _ = std::hint::black_box(by(layer, way)?);
                 }
-                // the first round warms up
-                if round > 0 {
-                    ms[round - 1][k][way] = (seconds(args.threads)? - start) * 1e3;
-                }
+                *took = (seconds(args.threads)? - start) * 1e3;
+            }
+            // the first round warms up
+            if round > 0 {
+                ms[round - 1][k] = took;
             }
         }
     }

@@ -9,7 +9,7 @@ SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
-	estimators bench bench-step bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
+	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
 	stochbp stochbp-tables listops listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
@@ -56,8 +56,12 @@ sbn-grad: build ## accuracy of every method for stochastic binary networks, smal
 sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
 	for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS); done
 
-sbn-grad-tables: build ## tables and figures of experiments/sbn-grad/README.md, from the results beside it
+sbn-grad-tables: build ## tables and figures of experiments/sbn-grad, from the results beside them
 	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
+		--figures experiments/sbn-grad/results/figures
+	$(BIN)/sbn-grad tables experiments/sbn-grad/results/architectures --markdown experiments/sbn-grad/ARCHITECTURES.md \
+		--figures experiments/sbn-grad/results/figures
+	$(BIN)/sbn-grad tables experiments/sbn-grad/results/training --markdown experiments/sbn-grad/TRAINING.md \
 		--figures experiments/sbn-grad/results/figures
 
 stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
@@ -130,6 +134,10 @@ bench: build ## estimators and training step side by side with PyTorch (installs
 bench-step: build ## PSA's training step beside ST's, by back end: time, memory, gradient error (CPU, one thread; minutes)
 	$(BIN)/sbn-train bench --estimators st,psa,psa-exact,psa-expansion --batch-size 8,64 --threads 1 --device cpu \
 		--out benches/results/sbn_step_cpu.json --markdown benches/README.md
+
+bench-delta: setup ## PSA's product with Delta by every way over the CIFAR net's backward (CPU, one thread; a minute)
+	cargo build --release --example delta_bench
+	$(BIN)/examples/delta_bench --out benches/results/delta_cpu.json --markdown benches/README.md
 
 bench-times: build ## the running-time table of the PSA paper (C.2), every method of it: make bench-times DEVICE=cuda
 	@mkdir -p runs

@@ -384,6 +384,15 @@ fn readme_tables_are_filled_once_and_for_all() {
     assert_eq!(markdown::fill(&once, &all).unwrap(), once);
     let unknown = markdown::fill("<!-- table:nope --><!-- /table -->", &all).unwrap_err().to_string();
     assert!(unknown.contains("nope") && unknown.contains(TRAIN), "{unknown}");
+    // one table of a page whose others come from elsewhere
+    let page = root.path().join("page.md");
+    let other = "<!-- table:nope -->\nof another command\n<!-- /table -->\n";
+    fs::write(&page, format!("{other}{text}{other}")).unwrap();
+    let one = all.iter().find(|t| t.name == TRAIN).unwrap();
+    markdown::fill_one(&page, one).unwrap();
+    assert_eq!(fs::read_to_string(&page).unwrap(), format!("{other}{once}{other}"));
+    fs::write(&page, other).unwrap();
+    assert!(markdown::fill_one(&page, one).unwrap_err().to_string().contains(TRAIN));
     let open = format!("<!-- table:{TRAIN} -->\n<!-- table:{TRAIN} -->\n<!-- /table -->");
     assert!(markdown::fill(&open, &all).unwrap_err().to_string().contains("has no"));
     let readme = root.path().join("README.md");

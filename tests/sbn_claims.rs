@@ -10,6 +10,7 @@ use common::{distance, largest};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 use thruway::dist::binary::{BinaryNoise, Shape};
+use thruway::exact::sbn::Paths;
 use thruway::kernels::delta::Backend;
 use thruway::noise::HostNoise;
 use thruway::sbn::{
@@ -55,8 +56,8 @@ fn the_exact_gradient_is_that_of_the_sum_over_all_joint_states() {
 }
 
 /// Algorithm 1 word for word: Delta by flipping each unit and recomputing the layer, products from right to left. States
-/// `[N, units]` of linear layers, one datum; returns each layer's (weight, bias) gradient for each row.
-fn literal_psa(p: &Problem, datum: i64, states: &[Tensor]) -> Vec<(Tensor, Tensor)> {
+/// `[N, units]` of linear layers, one datum; returns each layer's (weight, bias) gradient for each row. `sign`: of Delta, 1.
+fn literal_psa(p: &Problem, datum: i64, states: &[Tensor], sign: f64) -> Vec<(Tensor, Tensor)> {
     let _guard = tch::no_grad_guard();
     let net = &p.network;
     let n_rows = states[0].size()[0];
@@ -87,7 +88,7 @@ fn literal_psa(p: &Problem, datum: i64, states: &[Tensor]) -> Vec<(Tensor, Tenso
                 .map(|i| {
                     let moved = layer.preactivation(&flip(below, i)).unwrap();
                     let delta = &states[k] * (net.noise().cdf(&a).unwrap() - net.noise().cdf(&moved).unwrap());
-                    (delta * &back).sum_dim_intlist(-1, false, Kind::Double)
+                    (delta * &back * sign).sum_dim_intlist(-1, false, Kind::Double)
                 })
                 .collect();
             back = Tensor::stack(&columns, 1);
@@ -97,6 +98,18 @@ fn literal_psa(p: &Problem, datum: i64, states: &[Tensor]) -> Vec<(Tensor, Tenso
     all
 }
 
+/// Its mean over all joint states and the data, weight and bias of layer k in one vector.
+fn expected_literal_psa(p: &Problem, paths: &Paths, k: usize, sign: f64) -> Tensor {
+    let mut mean = Tensor::zeros([1], F64);
+    for datum in 0..2 {
+        let (weight, bias) = &literal_psa(p, datum, &paths.states, sign)[k];
+        let rows = Tensor::cat(&[weight.flatten(1, -1), bias.shallow_clone()], 1);
+        let probability = paths.probability.select(1, datum).unsqueeze(1);
+        mean = &mean + (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
+    }
+    mean
+}
+
 #[test]
 fn expected_psa_is_the_expectation_of_the_literal_algorithm() {
     for (shape, seed) in SHAPES.into_iter().zip(1..) {
@@ -104,15 +117,31 @@ fn expected_psa_is_the_expectation_of_the_literal_algorithm() {
         let paths = p.network.paths(&p.x).unwrap();
         let (mean, _) = p.mean(&*build(Method::Psa), None);
         for k in 0..3 {
-            let mut want = Tensor::zeros([1], F64);
-            for datum in 0..2 {
-                let (weight, bias) = &literal_psa(&p, datum, &paths.states)[k];
-                let rows = Tensor::cat(&[weight.flatten(1, -1), bias.shallow_clone()], 1);
-                let probability = paths.probability.select(1, datum).unsqueeze(1);
-                want = &want + (rows * probability).sum_dim_intlist(0, false, Kind::Double) / 2.0;
-            }
+            let want = expected_literal_psa(&p, &paths, k, 1.0);
             let error = off(&flat(&mean, &format!("layers.{k}")), &want);
             assert!(error < TOLERANCE, "{shape:?} layer {k}: off by {error:e}");
+        }
+    }
+}
+
+/// Eq. 10 as printed is p at the flipped state less p at the state, the opposite of what Eq. 11 linearises. With its sign in
+/// Delta, layers an odd number of Deltas below the top get the gradient's negative; here, where PSA is exact, that shows.
+#[test]
+fn the_sign_of_delta_is_that_of_eq_11_not_that_of_eq_10() {
+    for shape in SHAPES {
+        let p = problem(&[4, 1, 1], noise(shape), 4);
+        let paths = p.network.paths(&p.x).unwrap();
+        let (exact, ours) = (p.exact(), p.mean(&*build(Method::Psa), None).0);
+        for k in 0..3 {
+            let own = |all: &[(String, Tensor)]| flat(all, &format!("layers.{k}"));
+            let truth = own(&exact);
+            let [right, printed] = [1.0, -1.0].map(|sign| expected_literal_psa(&p, &paths, k, sign));
+            assert!(off(&own(&ours), &truth) < TOLERANCE && off(&right, &truth) < TOLERANCE, "{shape:?} layer {k}");
+            let printed = off(&printed, &truth);
+            assert!(
+                if k == 1 { (printed - 2.0).abs() < 1e-9 } else { printed < TOLERANCE },
+                "{shape:?} layer {k}: {printed}"
+            );
         }
     }
 }

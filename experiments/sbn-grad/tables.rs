@@ -11,12 +11,13 @@ use thruway::report::table::Table;
 /// `sbn-grad tables`: prints, fills a README, draws.
 pub fn run(args: &TablesArgs) -> Result<()> {
     let runs: Vec<Measured> = find(&args.runs)?.iter().map(|dir| read(dir)).collect::<Result<_>>()?;
-    let (rows, tables) = match <[Measured; 1]>::try_from(runs) {
-        Ok([one]) => {
-            let tables = all(&one.rows);
-            (one.rows, tables)
+    let (tables, figures) = match &runs[..] {
+        [one] => (all(&one.rows), figures::all(&one.rows)),
+        // one network trained by several methods, or several networks
+        [first, others @ ..] if others.iter().all(|r| r.units == first.units && r.estimator != first.estimator) => {
+            (vec![training(&runs)], vec![("training.svg".to_string(), figures::training(&runs))])
         }
-        Err(several) => (vec![], vec![architectures(&several)]),
+        several => (vec![architectures(several)], figures::architectures(several)),
     };
     for table in &tables {
         println!("{}", table.text());
@@ -26,7 +27,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     }
     if let Some(dir) = &args.figures {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        for (name, svg) in figures::all(&rows) {
+        for (name, svg) in figures {
             let path = dir.join(name);
             std::fs::write(&path, svg).map_err(Error::io(&path))?;
             println!("{}", path.display());
@@ -36,9 +37,20 @@ pub fn run(args: &TablesArgs) -> Result<()> {
 }
 
 /// A finished run.
-struct Measured {
-    units: Vec<i64>,
-    rows: Vec<Row>,
+pub struct Measured {
+    pub units: Vec<i64>,
+    /// Method of training.
+    pub estimator: String,
+    pub rows: Vec<Row>,
+    pub history: Vec<Loss>,
+}
+
+/// Exact losses after some epochs of training, as in summary.json.
+#[derive(Debug, serde::Deserialize)]
+pub struct Loss {
+    pub epoch: f64,
+    pub expected_loss: f64,
+    pub ensemble_loss: f64,
 }
 
 /// The run directories in these folders, or below them.
@@ -63,24 +75,34 @@ fn read(dir: &Path) -> Result<Measured> {
         std::fs::read_to_string(&path).map_err(Error::io(&path))
     };
     let config: serde_json::Value = serde_json::from_str(&text("config.json")?)?;
+    let summary: serde_json::Value = serde_json::from_str(&text("summary.json")?)?;
+    let history = summary["final"].get("history").cloned().map(serde_json::from_value).transpose()?;
     Ok(Measured {
         units: serde_json::from_value(config["config"]["units"].clone())?,
+        estimator: serde_json::from_value(config["config"]["estimator"].clone())?,
+        history: history.unwrap_or_default(),
         rows: text("accuracy.jsonl")?.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?,
     })
+}
+
+/// The networks of these runs, by depth and width.
+pub fn shapes(runs: &[Measured]) -> Vec<&[i64]> {
+    let mut shapes: Vec<&[i64]> = runs.iter().map(|r| &r.units[..]).collect();
+    shapes.sort_by_key(|units| (units.len(), *units));
+    shapes.dedup();
+    shapes
+}
+
+/// "5-5-5".
+pub fn shape_name(units: &[i64]) -> String {
+    units.iter().map(i64::to_string).collect::<Vec<_>>().join("-")
 }
 
 /// Bias and standard deviation of one sample in layer 1, for runs with other widths and depths: means over seeds (Figs. C.5
 /// and C.6).
 fn architectures(runs: &[Measured]) -> Table {
-    let mut shapes: Vec<&Vec<i64>> = vec![];
-    for run in runs {
-        if !shapes.contains(&&run.units) {
-            shapes.push(&run.units);
-        }
-    }
-    shapes.sort_by_key(|units| (units.len(), units[0]));
-    let named = |units: &[i64]| units.iter().map(i64::to_string).collect::<Vec<_>>().join("-");
-    let heads = shapes.iter().flat_map(|units| [format!("{}, bias", named(units)), "std".into()]);
+    let shapes = shapes(runs);
+    let heads = shapes.iter().flat_map(|units| [format!("{}, bias", shape_name(units)), "std".into()]);
     let columns = ["method".to_string()].into_iter().chain(heads).collect();
     let methods = runs.first().map(|r| distinct(&r.rows, |r| &r.method)).unwrap_or_default();
     let mean = |v: &[f64]| if v.is_empty() { "–".into() } else { short(v.iter().sum::<f64>() / v.len() as f64) };
@@ -98,6 +120,24 @@ fn architectures(runs: &[Measured]) -> Table {
         title: "Layer 1 after one epoch, relative, means over seeds".into(),
         columns,
         rows: methods.into_iter().map(line).collect(),
+        notes: vec![],
+    }
+}
+
+/// Exact losses along training under several methods (Fig. C.2).
+fn training(runs: &[Measured]) -> Table {
+    const EPOCHS: [f64; 5] = [50.0, 100.0, 500.0, 1000.0, 2000.0];
+    let columns = EPOCHS.iter().map(|e| format!("expected loss, {e}")).chain(["ensemble loss, last".into()]);
+    let line = |run: &Measured| {
+        let at = |e: &f64| run.history.iter().find(|h| h.epoch == *e).map_or("–".into(), |h| short(h.expected_loss));
+        let last = run.history.last().map_or("–".into(), |h| short(h.ensemble_loss));
+        [run.estimator.clone()].into_iter().chain(EPOCHS.iter().map(at)).chain([last]).collect()
+    };
+    Table {
+        name: "training".into(),
+        title: "Exact losses after some epochs of training, nats".into(),
+        columns: ["method".to_string()].into_iter().chain(columns).collect(),
+        rows: runs.iter().map(line).collect(),
         notes: vec![],
     }
 }

@@ -23,7 +23,12 @@ struct Progress {
     published_done: bool,
     measured: Vec<i64>,
     rows: Vec<Row>,
+    /// Losses at the evaluations.
+    history: Vec<Value>,
 }
+
+/// Evaluations that summary.json lists, beside the last one, at most.
+const HISTORY: usize = 100;
 
 /// The file of published parameters: the one given, else the one in `$THRUWAY_FIXTURES`.
 fn published_file(args: &Args) -> Result<Option<(PathBuf, Vec<u8>)>> {
@@ -120,7 +125,12 @@ pub fn run(args: Args) -> Result<()> {
                 metrics.push(("train_loss", mean));
             }
             if evaluate {
-                metrics.extend(evaluation(&leaves.apply(&network)?, &data)?);
+                let seen = evaluation(&leaves.apply(&network)?, &data)?;
+                let [expected, ensemble] = seen.map(|(_, loss)| loss);
+                at.history.push(json!({
+                    "epoch": epoch, "expected_loss": expected, "ensemble_loss": ensemble, "train_loss": at.train_loss,
+                }));
+                metrics.extend(seen);
             }
             run.log(at.step, epoch, &metrics)?;
             run.resume_clock();
@@ -151,6 +161,9 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(loss) = at.train_loss {
         metrics.insert("train_loss".into(), loss.into());
     }
+    let (stride, last) = (at.history.len().div_ceil(HISTORY).max(1), at.history.len());
+    let listed = at.history.into_iter().enumerate().filter(|(i, _)| (i + 1) % stride == 0 || i + 1 == last);
+    metrics.insert("history".into(), rounded(listed.map(|(_, row)| row).collect(), 6));
     let accuracy: Vec<Value> = at.rows.iter().map(headline).collect();
     metrics.insert("accuracy".into(), rounded(Value::Array(accuracy), 6));
     run.finish(at.step, epochs, metrics)?;

@@ -92,7 +92,7 @@ pub struct Args {
     /// psa: way of the products with Delta [default: auto]
     #[arg(long, value_enum)]
     pub psa_backend: Option<Backend>,
-    /// psa: what a bracket of the expansion may err [default: 1e-5]
+    /// psa: what a bracket of the expansion may err [default: 5e-6]
     #[arg(long, allow_hyphen_values = true)]
     pub psa_tol: Option<f64>,
     /// What the whitening pass hands from layer to layer: as the released code, or the mean of the state

@@ -1,8 +1,8 @@
 //! `sbn-train bench`: a training step's time and memory by method, on one machine in one go.
 //!
 //! Blocks of steps alternate between the methods, so that a change of the machine's speed meets all of them; a figure is the
-//! median over blocks of a block's time a step, a ratio the median over rounds of the two blocks' ratio. Memory is the
-//! peak of a process that does nothing else. The figures go to a JSON file, and tables in a page are filled from it.
+//! median over blocks of a block's time a step, a ratio the median over rounds of the two blocks' ratio. Memory is measured in
+//! a process of its own. The figures go to a JSON file, and tables in a page are filled from it.
 use crate::args::Args;
 use crate::images::Batch;
 use crate::train::Learner;
@@ -61,7 +61,7 @@ impl Contender {
 }
 
 /// Times a training step (forward, backward, update) of several methods side by side, with the ratio to st, the peak memory
-/// of each, and the relative error of psa's gradient against the exact product with Delta.
+/// of each, and the relative error of psa's gradient against float64 with the exact product with Delta.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
     /// Methods, among them psa-exact and psa-expansion for one back end of psa
@@ -108,13 +108,15 @@ pub struct BenchArgs {
     memory_only: bool,
 }
 
-/// Peak memory of a process, bytes.
+/// Peak memory of a process in a step, bytes; its first step, which allocates gradients and momentum, is over.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Memory {
     /// Of the whole process.
     peak: u64,
-    /// Beyond what it held with the network and a batch before its first step.
+    /// Beyond what it holds between two steps.
     above_idle: u64,
+    /// Of the backward pass, beyond what the forward pass left.
+    backward: u64,
 }
 
 /// A line of the result.
@@ -130,11 +132,11 @@ struct Row {
     /// Of whole steps, to st's: median, and the least and the most over the rounds.
     to_st: Option<[f64; 3]>,
     memory: Option<Memory>,
-    /// Of `above_idle`, to st's.
-    memory_to_st: Option<f64>,
+    /// Of `above_idle`, and of `backward`, to st's.
+    memory_to_st: Option<[f64; 2]>,
     /// Median, seconds a measurement of a batch with ten samples.
     measurement_s: Option<f64>,
-    /// Relative L2 distance of the gradient from the one with the exact product, all parameters; worst parameter.
+    /// Relative L2 distance of the gradient from that in float64 with the exact product, all parameters; worst parameter.
     gradient_error: Option<[f64; 2]>,
 }
 
@@ -177,7 +179,7 @@ pub fn run(bench: BenchArgs) -> Result<()> {
         std::fs::write(path, text + "\n").map_err(Error::io(path))?;
     }
     if let Some(page) = &bench.markdown {
-        markdown::fill_file(page, &[table])?;
+        markdown::fill_one(page, &table)?;
     }
     Ok(())
 }
@@ -297,9 +299,10 @@ fn measure(bench: &BenchArgs, batch: i64, device: Device) -> Result<Vec<Row>> {
         });
         eprintln!("batch {batch}: {} measured", contender.name());
     }
-    let above = |r: &Row| r.memory.map(|m| m.above_idle as f64);
-    if let Some(st) = st.and_then(|st| above(&rows[st])) {
-        rows.iter_mut().for_each(|r| r.memory_to_st = above(r).map(|own| own / st));
+    if let Some(st) = st.and_then(|st| rows[st].memory) {
+        let of = |own: u64, st: u64| own as f64 / st as f64;
+        let ratios = |m: Memory| [of(m.above_idle, st.above_idle), of(m.backward, st.backward)];
+        rows.iter_mut().for_each(|r| r.memory_to_st = r.memory.map(ratios));
     }
     Ok(rows)
 }
@@ -317,22 +320,20 @@ fn median(values: &[f64]) -> f64 {
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
-/// Relative distance of a method's gradient from that of psa with the exact product at the same states: of all parameters
-/// together, and of the worst one alone.
+/// Relative distance of a method's gradient from that of psa with the exact product, by the same network in float64 at the
+/// same states: of all parameters together, and of the worst one alone.
 fn gradient_error(network: &Network, method: &dyn Rule, batch: &Batch) -> Result<[f64; 2]> {
     let exact = Contender { method: Method::Psa, backend: Some(Backend::Exact) }.build(DeltaOptions::default().tol)?;
-    let gradient = |method: &dyn Rule| -> Result<Vec<Tensor>> {
-        tch::manual_seed(1);
-        let loss = network.loss(&batch.images, &batch.labels, method, &mut TorchNoise)?;
-        network.params().iter().for_each(|(_, p)| p.shallow_clone().zero_grad());
-        loss.surrogate.f_mean(Kind::Float)?.f_backward()?;
-        Ok(network
-            .params()
-            .iter()
-            .map(|(_, p)| p.grad().f_to_kind(Kind::Double))
-            .collect::<std::result::Result<_, _>>()?)
+    let wide = network.with_parameters(&mut |_, t| Ok(t.detach().f_to_kind(Kind::Double)?))?;
+    tch::manual_seed(1);
+    let states = network.sample(&batch.images, &mut TorchNoise)?.states;
+    let gradient = |network: &Network, method: &dyn Rule, kind: Kind| -> Result<Vec<Tensor>> {
+        let states = states.iter().map(|s| s.f_to_kind(kind)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let loss = network.loss_at(&batch.images.f_to_kind(kind)?, &batch.labels, method, &states)?;
+        let parameters: Vec<&Tensor> = network.params().iter().map(|(_, p)| p).collect();
+        Ok(Tensor::f_run_backward(&[loss.surrogate.f_mean(kind)?], &parameters, false, false)?)
     };
-    let (want, have) = (gradient(&*exact)?, gradient(method)?);
+    let (want, have) = (gradient(&wide, &*exact, Kind::Double)?, gradient(network, method, Kind::Float)?);
     let square = |t: Tensor| t.square().sum(Kind::Double).double_value(&[]);
     let (mut off, mut size, mut worst) = (0.0, 0.0, 0.0f64);
     for (want, have) in want.iter().zip(&have) {
@@ -342,13 +343,15 @@ fn gradient_error(network: &Network, method: &dyn Rule, batch: &Batch) -> Result
     Ok([(off / size).sqrt(), worst])
 }
 
-/// [`Memory`] of a process of its own that does a few steps.
+/// [`Memory`] of a process of its own that does a few steps. Its allocator gives back at once what is freed, so that the
+/// process's size is what is in use.
 fn memory_apart(bench: &BenchArgs, contender: Contender, batch: i64) -> Result<Memory> {
     let program = std::env::current_exe().map_err(Error::io("sbn-train"))?;
     let mut child = Command::new(&program);
     child.args(["bench", "--memory-only", "--estimators", &contender.name(), "--batch-size", &batch.to_string()]);
     child.args(["--psa-tol", &bench.psa_tol.to_string(), "--channels", &bench.channels.to_string()]);
     child.args(["--threads", &bench.threads.to_string(), "--device", "cpu"]);
+    child.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
     let output = child.output().map_err(Error::io(&program))?;
     if !output.status.success() {
         return Err(Error::Usage(format!(
@@ -364,10 +367,26 @@ fn memory_of_steps(bench: &BenchArgs, device: Device) -> Result<Memory> {
     let (network, images) = setup(bench, bench.batch_size[0], device)?;
     let method = bench.estimators[0].build(bench.psa_tol)?;
     let mut learner = learner(&network, &*method, bench.batch_size[0], device)?;
+    let _ = learner.step(&images)?;
     let idle = status("VmRSS:")?;
-    (0..3).try_for_each(|_| learner.step(&images).map(drop))?;
-    let peak = status("VmHWM:")?;
-    Ok(Memory { peak, above_idle: peak.saturating_sub(idle) })
+    let (mut peak, mut backward) = (0, 0);
+    for _ in 0..2 {
+        forget_peak()?;
+        let loss = network.loss(&images.images, &images.labels, &*method, &mut TorchNoise)?;
+        peak = peak.max(status("VmHWM:")?);
+        forget_peak()?;
+        let before = status("VmRSS:")?;
+        loss.surrogate.f_mean(loss.surrogate.kind())?.f_backward()?;
+        let most = status("VmHWM:")?;
+        (peak, backward) = (peak.max(most), backward.max(most.saturating_sub(before)));
+    }
+    Ok(Memory { peak, above_idle: peak.saturating_sub(idle), backward })
+}
+
+/// From here on VmHWM is the peak anew: without this that of setting up, on more images than a batch, would stand.
+fn forget_peak() -> Result<()> {
+    let path = "/proc/self/clear_refs";
+    std::fs::write(path, "5").map_err(Error::io(path))
 }
 
 /// A size from /proc/self/status, bytes.
@@ -395,7 +414,7 @@ fn table(record: &Record, name: &str) -> Table {
     let Record { rows, rounds, block, .. } = record;
     let mut columns =
         vec!["batch", "estimator", "forward [ms]", "backward [ms]", "update [ms]", "step [ms]", "step / st"];
-    columns.extend(["peak [MiB]", "above idle [MiB]", "above idle / st", "gradient error"]);
+    columns.extend(["peak [MiB]", "above idle [MiB]", "/ st", "backward alone [MiB]", "/ st", "gradient error"]);
     let epoch = rows.iter().any(|r| r.measurement_s.is_some());
     if epoch {
         columns.extend(["training epoch [s]", "validation epoch [s]"]);
@@ -417,7 +436,9 @@ fn table(record: &Record, name: &str) -> Table {
             r.to_st.map(|[m, low, high]| format!("{m:.2} ({low:.2} to {high:.2})")).unwrap_or_default(),
             r.memory.map(|m| mib(m.peak)).unwrap_or_default(),
             r.memory.map(|m| mib(m.above_idle)).unwrap_or_default(),
-            r.memory_to_st.map(|m| format!("{m:.2}")).unwrap_or_default(),
+            r.memory_to_st.map(|[step, _]| format!("{step:.2}")).unwrap_or_default(),
+            r.memory.map(|m| mib(m.backward)).unwrap_or_default(),
+            r.memory_to_st.map(|[_, backward]| format!("{backward:.2}")).unwrap_or_default(),
             r.gradient_error.map(|[all, worst]| format!("{all:.1e} (worst parameter {worst:.1e})")).unwrap_or_default(),
         ];
         if epoch {
@@ -439,8 +460,12 @@ fn table(record: &Record, name: &str) -> Table {
              rounds; generated images; {}, load {} at the start, revision {}",
             record.cpu, record.load_at_start, record.git_revision
         ),
-        "memory: of a process that does three steps and nothing else; above idle: beyond network and batch".into(),
-        "gradient error: relative L2 distance from psa with the exact product at the same states".into(),
+        "memory: highest resident size of a process of its own in a step (its second and third); above idle: beyond what it \
+         holds between steps (libtorch, network, gradients, momentum, batch); backward alone: beyond what the forward pass left"
+            .into(),
+        "gradient error: relative L2 distance from psa's gradient with the exact product, by the same network in float64 at \
+         the same states"
+            .into(),
     ];
     if epoch {
         let why =

@@ -57,3 +57,22 @@ pub fn fill_file(path: &Path, tables: &[Table]) -> Result<usize> {
     }
     Ok(count)
 }
+
+/// Fills the marker of one table in a page whose other tables come from elsewhere, which stay.
+///
+/// # Errors
+/// [`Error::Usage`] when the page has no marker of this table or one that is not closed; [`Error::Io`].
+pub fn fill_one(path: &Path, table: &Table) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let marker = format!("{OPEN}{} -->", table.name);
+    let Some(start) = text.find(&marker) else {
+        let rule = format!("{} holds no marker; write `{marker}` and `{CLOSE}` where the table goes", path.display());
+        return Err(Error::Usage(rule));
+    };
+    let end = text[start..].find(CLOSE).map_or(text.len(), |i| start + i + CLOSE.len());
+    let filled = [&text[..start], &fill(&text[start..end], std::slice::from_ref(table))?, &text[end..]].concat();
+    if filled != text {
+        super::write_aside(path, filled.as_bytes())?;
+    }
+    Ok(())
+}

@@ -72,7 +72,8 @@ impl Psa {
             move |node| {
                 let [a, x, x_in, w] = node.saved() else { anyhow::bail!("four saved tensors expected") };
                 let g = node.grad(0)? * x;
-                let mut grads = vec![node.needs()[0].then(|| noise.pdf(a)).transpose()?.map(|pdf| pdf * &g)];
+                let pdf = node.needs()[0].then(|| noise.pdf(a)).transpose()?;
+                let mut grads = vec![pdf.map(|mut pdf| pdf.f_mul_(&g)).transpose()?];
                 if let Some(needed) = node.needs().get(1) {
                     let below = needed.then(|| Affine::delta(&noise, conv, x_in, w, a, &g, &options)).transpose()?;
                     grads.push(below);

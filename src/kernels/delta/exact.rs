@@ -54,6 +54,10 @@ pub(super) fn ratio_limit(kind: Kind) -> f64 {
     if kind == Kind::Double { 6.5 } else { 2.75 }
 }
 
+/// Bytes kept of output units at a time, for each thread: those of some images, at least one. They stay in the cache, and the
+/// product needs little memory beyond its result.
+const CACHED: usize = 1 << 20;
+
 /// The product on the CPU, f32 or f64. `w_max`: the largest `|w|` at scale 1.
 pub(super) fn conv2d(
     op: &'static str,
@@ -105,51 +109,61 @@ fn run<T: Number>(
     a: &Tensor,
     g: &Tensor,
 ) -> Result<Tensor> {
-    let threads = tch::get_num_threads().max(1) as usize;
+    let (threads, size) = (tch::get_num_threads().max(1) as usize, x.size());
     let empty = |n: usize| Tensor::f_empty([n as i64], (x.kind(), Device::Cpu));
     let (groups, blocks) = (s.output.div_ceil(GROUP), s.input.div_ceil(LANES));
 
     let inverse = T::of(1.0 / scale);
 
-    let mut prepared = empty(w.numel())?;
-    let prepared = slice_mut::<T>(&mut prepared)?;
-    (loops.weights)(slice(w)?, inverse, prepared);
-    let prepared = &*prepared;
     let mut packed = empty(blocks * s.taps() * groups * GROUP * LANES)?;
     let weights = slice_mut::<T>(&mut packed)?.as_chunks_mut::<LANES>().0;
-    each(threads, weights, s.taps() * groups * GROUP, |block, out| pack(prepared, s, block, out));
+    {
+        let mut prepared = empty(w.numel())?;
+        let prepared = slice_mut::<T>(&mut prepared)?;
+        (loops.weights)(slice(w)?, inverse, prepared);
+        let prepared = &*prepared;
+        each(threads, weights, s.taps() * groups * GROUP, |block, out| pack(prepared, s, block, out));
+    }
+    let weights = &*weights;
 
-    let image = s.output * s.to[0] * s.to[1];
-    let mut kept = empty(s.positions() * groups * GROUP * loops.kept)?;
-    let units = slice_mut::<T>(&mut kept)?;
-    let (a, g) = (slice::<T>(a)?, slice::<T>(g)?);
-    each(threads, units, s.to[0] * s.to[1] * groups * GROUP * loops.kept, |b, out| {
-        let range = b * image..(b + 1) * image;
-        (loops.units)(&a[range.clone()], &g[range], inverse, s.output, out)
-    });
-
-    let classes = classes(s);
-    let tiles: Vec<Tile> = classes
-        .iter()
-        .enumerate()
-        .flat_map(|(class, c)| (0..c.pixels.len()).step_by(PIXELS).map(move |start| Tile { class, start }))
-        .collect();
-    let mut result = Tensor::f_empty(x.size(), (x.kind(), Device::Cpu))?;
+    let (x, a, g) = (slice::<T>(x)?, slice::<T>(a)?, slice::<T>(g)?);
+    let [above, below] = [s.output * s.to[0] * s.to[1], s.input * s.from[0] * s.from[1]];
+    let wide = s.to[0] * s.to[1] * groups * GROUP * loops.kept;
+    let at_once = (threads * (CACHED / (wide * size_of::<T>())).max(1)).min(s.batch);
+    let mut kept = empty(at_once * wide)?;
+    let kept = slice_mut::<T>(&mut kept)?;
+    let mut result = empty(x.len())?;
     let out = slice_mut::<T>(&mut result)?;
-    let work = Work {
-        weights,
-        units,
-        x: slice(x)?,
-        out: Out(out.as_mut_ptr(), out.len()),
-        classes: &classes,
-        tiles: &tiles,
-        groups,
-        taps: s.taps(),
-        channels: s.input,
-        plane: s.from[0] * s.from[1],
-    };
-    share(threads, blocks * tiles.len(), |tasks| (loops.tiles)(&work, tasks));
-    Ok(result)
+    for first in (0..s.batch).step_by(at_once) {
+        let n = at_once.min(s.batch - first);
+        let units = &mut kept[..n * wide];
+        each(threads, units, wide, |b, out| {
+            let range = (first + b) * above..(first + b + 1) * above;
+            (loops.units)(&a[range.clone()], &g[range], inverse, s.output, out)
+        });
+        let classes = classes(&Sizes { batch: n, ..*s });
+        let tiles: Vec<Tile> = classes
+            .iter()
+            .enumerate()
+            .flat_map(|(class, c)| (0..c.pixels.len()).step_by(PIXELS).map(move |start| Tile { class, start }))
+            .collect();
+        let range = first * below..(first + n) * below;
+        let out = &mut out[range.clone()];
+        let work = Work {
+            weights,
+            units,
+            x: &x[range],
+            out: Out(out.as_mut_ptr(), out.len()),
+            classes: &classes,
+            tiles: &tiles,
+            groups,
+            taps: s.taps(),
+            channels: s.input,
+            plane: s.from[0] * s.from[1],
+        };
+        share(threads, blocks * tiles.len(), |tasks| (loops.tiles)(&work, tasks));
+    }
+    Ok(result.f_view(size.as_slice())?)
 }
 
 /// The weights of one block of channels: `[O, C, taps]` -> `[taps, O up to whole groups, LANES]`; what is beyond the last

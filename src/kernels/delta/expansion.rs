@@ -98,7 +98,7 @@ pub(super) fn conv2d(
     }
     let (n, _) = monic(order);
     let top = w_max.tanh();
-    // of the output units: 2F'(a) g kappa^m / D, those of even m beside each other as channels, and those of odd m
+    // of the output units: 2F'(a) g kappa^m / D for even m, beside each other as channels
     let mut kappa = a.f_mul_scalar(0.5 / scale)?;
     let _ = kappa.f_tanh_()?;
     let mut square = kappa.f_square()?;
@@ -108,20 +108,14 @@ pub(super) fn conv2d(
         d = d.f_mul_(&square)?.f_mul_scalar_(top * top)?.f_add_scalar_(c)?;
     }
     let [b, outputs, height, width] = [s.batch, s.output, s.to[0], s.to[1]].map(|n| n as i64);
-    let place = |t: &Tensor, k: i64| t.f_narrow(1, k * outputs, outputs);
-    let stack = |n: usize| Tensor::f_empty([b, n as i64 * outputs, height, width], (a.kind(), a.device()));
-    let units = [stack(order.div_ceil(2))?, stack(order / 2)?];
-    let _ = slope.f_div_out(&place(&units[0], 0)?, &d)?;
+    let many = [b, order.div_ceil(2) as i64 * outputs, height, width];
+    let units = Tensor::f_empty(many, (a.kind(), a.device()))?;
+    let place = |k: i64| units.f_narrow(1, k * outputs, outputs);
+    let _ = slope.f_div_out(&place(0)?, &d)?;
     drop((slope, d));
-    let _ = kappa.f_mul_scalar_(top)?;
-    if order > 1 {
-        let _ = place(&units[0], 0)?.f_mul_out(&place(&units[1], 0)?, &kappa)?;
-    }
-    drop(kappa);
     let _ = square.f_mul_scalar_(top * top)?;
-    for m in 2..order {
-        let (parity, k) = (m % 2, m as i64 / 2);
-        let _ = place(&units[parity], k - 1)?.f_mul_out(&place(&units[parity], k)?, &square)?;
+    for k in 1..order.div_ceil(2) as i64 {
+        let _ = place(k - 1)?.f_mul_out(&place(k)?, &square)?;
     }
     drop(square);
     // of the weights: t q_m(t / T)
@@ -138,12 +132,22 @@ pub(super) fn conv2d(
         }
         Ok(sum)
     };
-    let sum = |parity: usize| -> Result<Tensor> {
+    let sum = |parity: usize, units: &Tensor| -> Result<Tensor> {
         let kernels = (parity..order).step_by(2).map(q).collect::<Result<Vec<_>>>()?;
-        transposed(&s, &units[parity], &Tensor::f_cat(&kernels, 0)?)
+        transposed(&s, units, &Tensor::f_cat(&kernels, 0)?)
     };
-    let odd = sum(0)?;
-    if order == 1 { Ok(odd.f_mul(x)?) } else { Ok(sum(1)?.f_addcmul(&odd, x)?) }
+    let odd = sum(0, &units)?;
+    if order == 1 {
+        return Ok(odd.f_mul(x)?);
+    }
+    // those of odd m take their place: one kappa more
+    let _ = kappa.f_mul_scalar_(top)?;
+    let units = units.f_narrow(1, 0, (order / 2) as i64 * outputs)?;
+    for k in 0..(order / 2) as i64 {
+        let _ = units.f_narrow(1, k * outputs, outputs)?.f_mul_(&kappa)?;
+    }
+    drop(kappa);
+    Ok(sum(1, &units)?.f_addcmul_(&odd, x)?)
 }
 
 /// The transposed convolution of `v [B, M, H', W']` with `k [M, C, kh, kw]`.

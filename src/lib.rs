@@ -47,6 +47,7 @@ pub mod error;
 pub mod estimators;
 pub mod exact;
 pub mod kernels;
+pub mod nas;
 pub mod nn;
 pub mod noise;
 pub mod optim;

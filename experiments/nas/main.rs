@@ -1,0 +1,18 @@
+//! Architecture search on NATS-Bench's topology space: GDAS with any drop-in estimator (Liu et al. 2023, Section 6.4; Dong &
+//! Yang 2019), on images or on the benchmark's table alone.
+mod args;
+mod evolution;
+mod surrogate;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    thruway::run::main(|| {
+        let args = Args::parse();
+        match args.command {
+            Command::Surrogate(args) => surrogate::run(args),
+        }
+    })
+}

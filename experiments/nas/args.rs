@@ -2,25 +2,37 @@
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use thruway::data::NatsBench;
 use thruway::data::nats_bench::{Measure, Task};
+use thruway::data::{Augment, NatsBench};
 use thruway::error::{Error, Result};
-use thruway::estimators::{Estimator, ExactOn, Knobs, Place, Sizes, Takes, Tau};
+use thruway::estimators::{self, Estimator, ExactOn, Knobs, Place, Takes, Tau};
+use thruway::nas::Cell;
+use thruway::nn::search_net::{Activation, Sizes};
 use thruway::run::RunArgs;
 
-/// Searches for a cell.
+/// Searches for a cell on CIFAR-10: GDAS with any drop-in estimator.
+///
+/// One set of weights is shared by all cells. A step draws a cell and moves the weights on a batch of one half of the training
+/// images, then draws another and moves the distribution over cells on a batch of the other half. Defaults are those of the
+/// published code of GDAS, but for the estimator.
 #[derive(Debug, Parser)]
-#[command(name = "nas", version)]
+#[command(name = "nas", version, args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub search: SearchArgs,
 }
 
 /// What else there is to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Search without images: the table's accuracies are the objective, whose exact gradient is known
-    Surrogate(SurrogateArgs),
+    Surrogate(Box<SurrogateArgs>),
+    /// Train one cell from scratch, as the benchmark did
+    Train(Box<TrainArgs>),
+    /// Accuracies and ranks of one cell in the benchmark's table
+    Query(QueryArgs),
 }
 
 /// The parameters of an estimator.
@@ -48,7 +60,7 @@ impl KnobArgs {
             samples: self.samples,
             gap: self.gap,
             decay: self.decay,
-            sizes: Sizes { latents: Some(6), context: None, place: Some(place) },
+            sizes: estimators::Sizes { latents: Some(6), context: None, place: Some(place) },
             ..Knobs::default()
         })
     }
@@ -215,4 +227,309 @@ impl SurrogateConfig {
             probe_draws: args.probe.then_some(args.probe_draws),
         })
     }
+}
+
+/// The search on images.
+#[derive(Debug, clap::Args)]
+pub struct SearchArgs {
+    /// Settings that go together; every option given beside it wins
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// DARTS in place of drawn cells: all operations, weighed by their probabilities
+    #[arg(long, conflicts_with_all = ["estimator", "activation", "preset"])]
+    pub soft: bool,
+    /// Gradient estimator, any drop-in [default: reinmax; gdas-published: stgs]
+    #[arg(long)]
+    pub estimator: Option<String>,
+    #[command(flatten)]
+    pub knobs: KnobArgs,
+    /// What an edge makes of its choice [default: selected; both presets: published]
+    #[arg(long, value_enum)]
+    pub activation: Option<Activation>,
+    /// Images: auto takes CIFAR-10, else the generated ones
+    #[arg(long, value_enum, default_value_t = Dataset::Auto)]
+    pub dataset: Dataset,
+    /// What is done to the images of both halves
+    #[arg(long, value_enum, default_value_t = Augment::FlipCrop)]
+    pub augment: Augment,
+    /// Images for the weights (one half)
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(2..))]
+    pub train_size: i64,
+    /// Images for the architecture (the other half)
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub valid_size: i64,
+    /// Of these, images on which the likeliest cell is evaluated with the shared weights
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub eval_size: i64,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    /// Images a step, of each half
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(2..))]
+    pub batch_size: i64,
+    /// Epochs: the length of both schedules (the published configuration; its run script has 200, GDAS's paper 250)
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
+    pub epochs: i64,
+    /// Steps to make at most; the schedules stay those of --epochs [default: no limit]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub steps: Option<i64>,
+    /// Learning rate of the weights in the first epoch (SGD with Nesterov momentum 0.9), along half a cosine
+    #[arg(long, default_value_t = 0.025, allow_hyphen_values = true)]
+    pub lr: f64,
+    /// Where the cosine ends
+    #[arg(long, default_value_t = 0.001, allow_hyphen_values = true)]
+    pub lr_min: f64,
+    /// L2 penalty on the weights
+    #[arg(long, default_value_t = 5e-4, allow_hyphen_values = true)]
+    pub weight_decay: f64,
+    /// Learning rate of the architecture (Adam with betas 0.5 and 0.999)
+    #[arg(long, default_value_t = 3e-4, allow_hyphen_values = true)]
+    pub arch_lr: f64,
+    /// L2 penalty on the architecture's logits [default: 0.001; preset reinmax: 0.09 (Liu et al. 2023)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub arch_weight_decay: Option<f64>,
+    /// The benchmark's table, for the accuracies of cells [default: nats_bench/nats_tss.csv.gz in THRUWAY_DATA or data]
+    #[arg(long)]
+    pub table: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Sizes of the network.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct SizeArgs {
+    /// Channels of the first of three stages
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..))]
+    pub channels: i64,
+    /// Cells of each stage
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i64).range(1..))]
+    pub cells: i64,
+}
+
+impl SizeArgs {
+    /// With ten classes.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { channels: self.channels, cells: self.cells, classes: 10 }
+    }
+}
+
+/// Settings that go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// GDAS as its code has it: STGS with tau from 10 to 0.1, linear over the epochs
+    GdasPublished,
+    /// Liu et al. 2023: ReinMax in its place, tau 1, weight decay 0.09 on the architecture
+    Reinmax,
+}
+
+/// Which images are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dataset {
+    /// CIFAR-10 where it can be had, else generated images
+    Auto,
+    /// CIFAR-10 and nothing else
+    Cifar10,
+    /// Generated images
+    Synthetic,
+}
+
+/// Everything that decides the numbers of a search; the `config` of config.json, beside the images.
+#[derive(Debug, Clone, Serialize)]
+pub struct SearchConfig {
+    pub preset: Option<Preset>,
+    pub soft: bool,
+    pub estimator: Option<Estimator>,
+    pub tau: Option<String>,
+    pub samples: Option<i64>,
+    pub gap: Option<f64>,
+    pub activation: Option<Activation>,
+    pub augment: Augment,
+    pub train_size: i64,
+    pub valid_size: i64,
+    pub eval_size: i64,
+    pub channels: i64,
+    pub cells: i64,
+    pub batch_size: i64,
+    pub epochs: i64,
+    pub steps: Option<i64>,
+    pub lr: f64,
+    pub lr_min: f64,
+    pub weight_decay: f64,
+    pub arch_lr: f64,
+    pub arch_weight_decay: f64,
+    pub table_sha256: Option<String>,
+}
+
+fn above_0(what: &str, v: f64) -> Result<f64> {
+    if v.is_finite() && v > 0.0 { Ok(v) } else { Err(Error::range(what, "positive and finite", v)) }
+}
+
+impl SearchConfig {
+    /// Fills in the preset and the defaults, and refuses what makes no sense.
+    pub fn new(args: &SearchArgs, place: Place, table: Option<&NatsBench>) -> Result<(SearchConfig, Knobs)> {
+        let published = args.preset == Some(Preset::GdasPublished);
+        let name = args.estimator.as_deref().unwrap_or(if published { "stgs" } else { "reinmax" });
+        let estimator = Estimator::by_name(name)?;
+        let mut given = args.knobs.clone();
+        if args.soft && (given.tau.is_some() || given.samples.is_some() || given.gap.is_some() || given.decay.is_some())
+        {
+            return Err(Error::Usage("--soft draws nothing: it takes no tau, samples, gap or decay".into()));
+        }
+        if given.tau.is_none() && !args.soft && estimator.claims().knobs.contains(&"tau") {
+            // steps of the schedule are epochs; the first epoch has the first value, the last one the last
+            let schedule = || format!("linear:10:0.1:{}", (args.epochs - 1).max(1));
+            given.tau = Some(if estimator == Estimator::Stgs { schedule() } else { "1".into() });
+        }
+        let knobs = given.knobs(place)?;
+        let mut activation = None;
+        if !args.soft {
+            estimator.build(&knobs)?.drop_in()?;
+            let default = if args.preset.is_some() { Activation::Published } else { Activation::Selected };
+            activation = Some(args.activation.unwrap_or(default));
+            if !estimator.claims().hard_forward {
+                if args.activation.is_some() {
+                    let why = format!(
+                        "{} relaxes its samples: all operations are run; leave out --activation",
+                        estimator.name()
+                    );
+                    return Err(Error::Usage(why));
+                }
+                activation = None;
+            }
+        }
+        let decay = args.arch_weight_decay.unwrap_or(if args.preset == Some(Preset::Reinmax) { 0.09 } else { 1e-3 });
+        if !(args.lr_min.is_finite() && args.lr_min > 0.0 && args.lr_min <= args.lr) {
+            return Err(Error::range("--lr-min", "positive and at most --lr", args.lr_min));
+        }
+        let config = SearchConfig {
+            preset: args.preset,
+            soft: args.soft,
+            estimator: (!args.soft).then_some(estimator),
+            tau: given.tau,
+            samples: given.samples,
+            gap: given.gap,
+            activation,
+            augment: args.augment,
+            train_size: args.train_size,
+            valid_size: args.valid_size,
+            eval_size: args.eval_size,
+            channels: args.sizes.channels,
+            cells: args.sizes.cells,
+            batch_size: args.batch_size,
+            epochs: args.epochs,
+            steps: args.steps,
+            lr: above_0("--lr", args.lr)?,
+            lr_min: args.lr_min,
+            weight_decay: args.weight_decay,
+            arch_lr: above_0("--arch-lr", args.arch_lr)?,
+            arch_weight_decay: decay,
+            table_sha256: table.map(|t| t.sha256.clone()),
+        };
+        Ok((config, knobs))
+    }
+
+    /// Of the network.
+    pub fn sizes(&self) -> Sizes {
+        SizeArgs { channels: self.channels, cells: self.cells }.sizes()
+    }
+
+    /// Learning rate of the weights in an epoch, from 0.
+    pub fn lr_at(&self, epoch: i64) -> f64 {
+        cosine(self.lr, self.lr_min, epoch, self.epochs)
+    }
+}
+
+/// The rate of an epoch, from 0: half a cosine from `from` to `to`.
+pub fn cosine(from: f64, to: f64, epoch: i64, epochs: i64) -> f64 {
+    to + (from - to) * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos()) / 2.0
+}
+
+/// Trains one cell from scratch on all training images and reports its test accuracy; defaults are the benchmark's settings
+/// for CIFAR-10 (Dong et al. 2021, Table 3).
+#[derive(Debug, clap::Args)]
+pub struct TrainArgs {
+    /// The cell: its string in the benchmark's notation, or its index (which needs the table)
+    pub arch: String,
+    /// Images: auto takes CIFAR-10, else the generated ones
+    #[arg(long, value_enum, default_value_t = Dataset::Auto)]
+    pub dataset: Dataset,
+    /// Training images
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(i64).range(2..=50_000))]
+    pub train_size: i64,
+    /// Test images
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pub test_size: i64,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    /// Images a step
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(i64).range(2..))]
+    pub batch_size: i64,
+    /// Epochs: the length of the schedule
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(i64).range(1..))]
+    pub epochs: i64,
+    /// Steps to make at most; the schedule stays that of --epochs [default: no limit]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub steps: Option<i64>,
+    /// Learning rate in the first epoch (SGD with Nesterov momentum 0.9); half a cosine takes it to 0
+    #[arg(long, default_value_t = 0.1, allow_hyphen_values = true)]
+    pub lr: f64,
+    /// L2 penalty
+    #[arg(long, default_value_t = 5e-4, allow_hyphen_values = true)]
+    pub weight_decay: f64,
+    /// The benchmark's table, for the published accuracy [default: nats_bench/nats_tss.csv.gz in THRUWAY_DATA or data]
+    #[arg(long)]
+    pub table: Option<PathBuf>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Everything that decides the numbers of a training; the `config` of config.json, beside the images.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainConfig {
+    pub arch: Cell,
+    pub train_size: i64,
+    pub test_size: i64,
+    pub channels: i64,
+    pub cells: i64,
+    pub batch_size: i64,
+    pub epochs: i64,
+    pub steps: Option<i64>,
+    pub lr: f64,
+    pub weight_decay: f64,
+}
+
+impl TrainConfig {
+    /// Refuses what makes no sense.
+    pub fn new(args: &TrainArgs, table: Option<&NatsBench>) -> Result<TrainConfig> {
+        Ok(TrainConfig {
+            arch: cell(&args.arch, table)?,
+            train_size: args.train_size,
+            test_size: args.test_size,
+            channels: args.sizes.channels,
+            cells: args.sizes.cells,
+            batch_size: args.batch_size,
+            epochs: args.epochs,
+            steps: args.steps,
+            lr: above_0("--lr", args.lr)?,
+            weight_decay: args.weight_decay,
+        })
+    }
+}
+
+/// What the table says of a cell.
+#[derive(Debug, clap::Args)]
+pub struct QueryArgs {
+    /// The cell: its string in the benchmark's notation, or its index
+    pub arch: String,
+    /// The benchmark's table [default: nats_bench/nats_tss.csv.gz in THRUWAY_DATA or data]
+    #[arg(long)]
+    pub table: Option<PathBuf>,
+}
+
+/// A cell by its string or its index.
+pub fn cell(text: &str, table: Option<&NatsBench>) -> Result<Cell> {
+    let Ok(index) = text.parse::<usize>() else { return text.parse() };
+    let table =
+        table.ok_or_else(|| Error::Usage("an index needs the benchmark's table: give the cell's string".into()))?;
+    table.cell(index).ok_or_else(|| Error::range("an index", "from 0 to 15624", index))
 }

@@ -2,7 +2,11 @@
 //! Yang 2019), on images or on the benchmark's table alone.
 mod args;
 mod evolution;
+mod figures;
+mod images;
+mod search;
 mod surrogate;
+mod train;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -12,7 +16,10 @@ fn main() -> ExitCode {
     thruway::run::main(|| {
         let args = Args::parse();
         match args.command {
-            Command::Surrogate(args) => surrogate::run(args),
+            None => search::run(args.search),
+            Some(Command::Surrogate(args)) => surrogate::run(&args),
+            Some(Command::Train(args)) => train::run(&args),
+            Some(Command::Query(args)) => train::query(&args),
         }
     })
 }

@@ -69,13 +69,13 @@ struct Progress {
 }
 
 /// The whole search.
-pub fn run(args: SurrogateArgs) -> Result<()> {
+pub fn run(args: &SurrogateArgs) -> Result<()> {
     let device = args.run.prepare()?;
     if device != Device::Cpu {
         return Err(Error::Usage("a surrogate search is thirty numbers large: use --device cpu".into()));
     }
     let table = args::needed_table(args.table.as_ref())?;
-    let config = SurrogateConfig::new(&args, &table)?;
+    let config = SurrogateConfig::new(args, &table)?;
     let problem = Problem::new(&table, config.task, config.measure, config.objective)?;
     let place = Place { kind: Kind::Double, device };
     let knobs = args.knobs.knobs(place)?;
@@ -85,8 +85,7 @@ pub fn run(args: SurrogateArgs) -> Result<()> {
         None => None,
     };
     let name = config.estimator.map_or(format!("{:?}", config.search).to_lowercase(), |e| e.name());
-    let default_out: PathBuf =
-        ["runs", "nas", "surrogate", &name, &args.run.seed.to_string()].iter().collect();
+    let default_out: PathBuf = ["runs", "nas", "surrogate", &name, &args.run.seed.to_string()].iter().collect();
     let (mut run, checkpoint) = Run::open("nas-surrogate", &args.run, default_out, serde_json::to_value(&config)?)?;
     run.expect_steps(config.steps);
     let mut at = Progress::default();

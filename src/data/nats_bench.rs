@@ -153,7 +153,10 @@ impl NatsBench {
         let mut text = Vec::new();
         let damaged = |e: std::io::Error| fail(format!("is damaged ({e})"));
         if bytes.starts_with(&[0x1f, 0x8b]) {
-            flate2::read::MultiGzDecoder::new(&bytes[..]).take(MOST_BYTES + 1).read_to_end(&mut text).map_err(damaged)?;
+            flate2::read::MultiGzDecoder::new(&bytes[..])
+                .take(MOST_BYTES + 1)
+                .read_to_end(&mut text)
+                .map_err(damaged)?;
         } else {
             text = bytes;
         }
@@ -216,7 +219,10 @@ fn parse(text: &str) -> std::result::Result<Parsed, String> {
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().ok_or("is empty")?.split(',').collect();
     let place = |name: &str| {
-        names.iter().position(|n| *n == name).ok_or_else(|| format!("line 1: no column {name}; it has {}", names.join(", ")))
+        names
+            .iter()
+            .position(|n| *n == name)
+            .ok_or_else(|| format!("line 1: no column {name}; it has {}", names.join(", ")))
     };
     let (at_index, at_cell, at_class) = (place("index")?, place("arch_str")?, place("iso_class")?);
     let measured = Task::ALL.iter().flat_map(|t| Measure::ALL.map(|m| (*t, m)));
@@ -235,9 +241,11 @@ fn parse(text: &str) -> std::result::Result<Parsed, String> {
         if fields.len() != names.len() {
             return Err(at(format!("{} fields, expected {}", fields.len(), names.len())));
         }
-        let i: usize = fields[at_index].parse().ok().filter(|i| *i < CELLS).ok_or_else(|| {
-            at(format!("index {:?}, expected 0 to {}", fields[at_index], CELLS - 1))
-        })?;
+        let i: usize = fields[at_index]
+            .parse()
+            .ok()
+            .filter(|i| *i < CELLS)
+            .ok_or_else(|| at(format!("index {:?}, expected 0 to {}", fields[at_index], CELLS - 1)))?;
         let cell: Cell = fields[at_cell].parse().map_err(|e: Error| at(e.to_string()))?;
         if let Some(other) = index[cell.code()].replace(i) {
             return Err(at(format!("{cell} was index {other} before")));

@@ -90,7 +90,8 @@ impl Cell {
         let op = |i: &i64| usize::try_from(*i).ok().and_then(|i| Op::ALL.get(i)).copied();
         let ops: Option<Vec<Op>> = classes.iter().map(op).collect();
         let ops: Option<[Op; 6]> = ops.and_then(|ops| ops.try_into().ok());
-        ops.map(Cell).ok_or_else(|| Error::range("the classes of a cell", "six numbers from 0 to 4", format!("{classes:?}")))
+        ops.map(Cell)
+            .ok_or_else(|| Error::range("the classes of a cell", "six numbers from 0 to 4", format!("{classes:?}")))
     }
 
     /// The operations that enter a node, with where they come from.
@@ -192,9 +193,8 @@ impl FromStr for Cell {
             let inner = part.strip_prefix('|').and_then(|p| p.strip_suffix('|'));
             for word in inner.ok_or_else(|| bad(format!("node {node} is not between bars")))?.split('|') {
                 let (name, from) = word.split_once('~').ok_or_else(|| bad(format!("{word:?} has no ~")))?;
-                let op = Op::by_name(name).ok_or_else(|| {
-                    bad(format!("{name:?} is none of {}", Op::ALL.map(Op::name).join(", ")))
-                })?;
+                let op = Op::by_name(name)
+                    .ok_or_else(|| bad(format!("{name:?} is none of {}", Op::ALL.map(Op::name).join(", "))))?;
                 let edge = EDGES.iter().position(|(to, j)| *to == node && j.to_string() == from);
                 let edge = edge.ok_or_else(|| bad(format!("node {node} cannot come from {from:?}")))?;
                 if ops[edge].replace(op).is_some() {

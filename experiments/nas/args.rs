@@ -33,6 +33,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Accuracies and ranks of one cell in the benchmark's table
     Query(QueryArgs),
+    /// Tables and curves of finished searches
+    Tables(TablesArgs),
 }
 
 /// The parameters of an estimator.
@@ -253,10 +255,10 @@ pub struct SearchArgs {
     #[arg(long, value_enum, default_value_t = Augment::FlipCrop)]
     pub augment: Augment,
     /// Images for the weights (one half)
-    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(2..))]
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(2..=25_000))]
     pub train_size: i64,
     /// Images for the architecture (the other half)
-    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(1..=25_000))]
     pub valid_size: i64,
     /// Of these, images on which the likeliest cell is evaluated with the shared weights
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..))]
@@ -532,4 +534,18 @@ pub fn cell(text: &str, table: Option<&NatsBench>) -> Result<Cell> {
     let table =
         table.ok_or_else(|| Error::Usage("an index needs the benchmark's table: give the cell's string".into()))?;
     table.cell(index).ok_or_else(|| Error::range("an index", "from 0 to 15624", index))
+}
+
+/// Tables and curves of finished searches.
+#[derive(Debug, clap::Args)]
+pub struct TablesArgs {
+    /// Run directories, or directories above them
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Write the curves there, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub figures: Option<PathBuf>,
 }

@@ -16,10 +16,10 @@ pub struct Part {
     pub labels: Tensor,
 }
 
-/// Loads what is asked for.
-pub fn load(dataset: Dataset) -> Result<Cifar10> {
+/// Loads what is asked for; of generated images no more than `train` and `test`.
+pub fn load(dataset: Dataset, train: i64, test: i64) -> Result<Cifar10> {
     let set = match dataset {
-        Dataset::Synthetic => Cifar10::synthetic(50_000, 10_000)?,
+        Dataset::Synthetic => Cifar10::synthetic(train as usize, test as usize)?,
         _ => Cifar10::load(Fetch::Allowed)?,
     };
     if dataset == Dataset::Cifar10 && set.variant == Variant::Synthetic {

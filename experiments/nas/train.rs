@@ -37,7 +37,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let table = args::table(args.table.as_ref())?;
     let config = TrainConfig::new(args, table.as_ref())?;
     let cell = config.arch;
-    let set = images::load(args.dataset)?;
+    let set = images::load(args.dataset, args.train_size, args.test_size)?;
     let rows = |n: i64| Tensor::f_arange(n, (Kind::Int64, Device::Cpu));
     let train = Part::of(&set.train, &set.train_labels, &rows(config.train_size)?, device)?;
     let test = Part::of(&set.test, &set.test_labels, &rows(config.test_size)?, device)?;

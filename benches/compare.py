@@ -315,7 +315,7 @@ def nas(servers, args):
             raise SystemExit(f"nas: with the same parameters logits differ by {apart('logits'):.2g}, gradients by {apart('gradient'):.2g}")
 
         def block(side):
-            # a step's cost depends on the cell that it draws: the mean over a block, not its median
+            # a step's cost depends on its cell, both sides have the same ones: the mean over a block, not its median
             return lambda: [statistics.mean(servers[side].ask("nas_block", steps=args.nas_steps)["ms_per_step"])]
 
         medians = alternate({name: block(name) for name in ("ours", "pytorch")}, args.blocks)

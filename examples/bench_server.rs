@@ -8,7 +8,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Reduction, Tensor};
 use thruway::data::listops::{Batch, Example, LIMIT, Units, bucket, generate, shorter_than};
 use thruway::estimators::{Built, DropIn, Estimator, Knobs, Tau};
-use thruway::nas::Cell;
+use thruway::nas::{CELLS, Cell};
 use thruway::nn::loss::number;
 use thruway::nn::search_net::{self, Activation, SearchNet};
 use thruway::nn::tree_lstm::{Choice, Sizes, TreeLstm};
@@ -121,6 +121,8 @@ struct Searching {
     activation: Activation,
     images: Tensor,
     labels: Tensor,
+    /// Cells drawn so far.
+    count: usize,
 }
 
 impl Searching {
@@ -159,22 +161,35 @@ impl Searching {
         let optimizers =
             (Sgd::new(weights, net.params().iter())?, Adam::new(Method::Adam, architecture, [("alphas", &alphas)])?);
         let estimator = build(&text("estimator"), request["tau"].as_f64(), None)?.drop_in()?;
-        Ok((Searching { net, alphas, optimizers, estimator, activation, images, labels }, answer))
+        Ok((Searching { net, alphas, optimizers, estimator, activation, images, labels, count: 0 }, answer))
+    }
+
+    /// Logits so far apart that the cell drawn next is the one that the other side draws.
+    fn next_cell(&mut self) -> Result<()> {
+        let cell = Cell::from_code((7919 * self.count + 4321) % CELLS).expect("a code");
+        self.count += 1;
+        let _guard = tch::no_grad_guard();
+        let logits = Tensor::from_slice(&cell.0.map(|op| op as i64)).f_one_hot(5)?.f_to_kind(Kind::Float)? * 50.0;
+        self.alphas.f_copy_(&logits)?;
+        Ok(())
     }
 
     /// As `nas` steps.
     fn step(&mut self) -> Result<f64> {
-        let loss = |choice: search_net::Choice| -> Result<Tensor> {
-            let scores = self.net.forward(&self.images, choice, true)?;
-            Ok(scores.f_cross_entropy_loss(&self.labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
+        self.next_cell()?;
+        let (net, images, labels) = (&self.net, self.images.shallow_clone(), self.labels.shallow_clone());
+        let loss = |net: &SearchNet, choice: search_net::Choice| -> Result<Tensor> {
+            let scores = net.forward(&images, choice, true)?;
+            Ok(scores.f_cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
         };
         let index = tch::no_grad(|| self.estimator.draw(&self.alphas, None, &mut TorchNoise))?.index;
-        let of_weights = loss(search_net::Choice::Cell(&Cell::from_classes(&Vec::<i64>::try_from(index)?)?))?;
+        let of_weights = loss(net, search_net::Choice::Cell(&Cell::from_classes(&Vec::<i64>::try_from(index)?)?))?;
         self.optimizers.0.zero_grad();
         of_weights.f_backward()?;
         self.optimizers.0.step()?;
+        self.next_cell()?;
         let drawn = self.estimator.draw(&self.alphas, None, &mut TorchNoise)?.value;
-        let of_choice = loss(search_net::Choice::Drawn(&drawn, self.activation))?;
+        let of_choice = loss(&self.net, search_net::Choice::Drawn(&drawn, self.activation))?;
         self.optimizers.1.zero_grad();
         if search_net::backward(&of_choice, &self.alphas)? {
             self.optimizers.1.step()?;

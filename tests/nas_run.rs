@@ -151,7 +151,9 @@ fn nas_surrogate_killed_and_resumed_is_the_same_run() {
     let random = run("random", &["--search", "random"])["regret"].as_f64().unwrap();
     let evolved = run("evolution", &["--search", "evolution"])["regret"].as_f64().unwrap();
     assert!(evolved < random && random < 30.0, "{evolved} {random}");
-    let probed = run("probe", &["--estimator", "exact", "--probe", "--probe-draws", "8", "--steps", "1"]);
+    let short = ["surrogate", "--table", "table.csv", "--quiet", "--steps", "1", "--estimator", "exact", "--probe"];
+    good(nas(dir, &[&short[..], &["--probe-draws", "8", "--out", "probe"]].concat()).output().unwrap());
+    let probed = finals(&dir.join("probe"));
     for e in ["st", "reinmax", "local_expectation"] {
         assert!(probed[format!("mean_bias_{e}")].is_number() && probed[format!("mean_cosine_{e}")].is_number());
     }

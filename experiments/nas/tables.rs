@@ -6,7 +6,7 @@ use thruway::error::{Error, Result};
 use thruway::estimators::Estimator;
 use thruway::report::markdown::fill_file;
 use thruway::report::published;
-use thruway::report::runs::{Group, find, group};
+use thruway::report::runs::{Group, Run, find, group};
 use thruway::report::stats::Spread;
 use thruway::report::table::Table;
 
@@ -22,7 +22,10 @@ const PUBLISHED: [(&str, i64); 6] = [
 
 /// The subcommand.
 pub fn run(args: &TablesArgs) -> Result<()> {
-    let (groups, unfinished) = group(find(&args.runs)?)?;
+    // a probe changes no number of the search, so that its runs would be taken for repetitions of the others
+    let (probing, plain): (Vec<Run>, Vec<Run>) = find(&args.runs)?.into_iter().partition(probes_too);
+    let (mut groups, unfinished) = group(plain)?;
+    groups.extend(group(probing)?.0);
     for run in &unfinished {
         eprintln!("{}: not finished, left out", run.dir.display());
     }
@@ -56,12 +59,17 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     Ok(())
 }
 
+/// Whether a run also measured every estimator.
+fn probes_too(run: &Run) -> bool {
+    run.metric("mean_gradient").is_some()
+}
+
 /// The searches of the table with one objective, probes apart, each with its label, in the order of the registry.
 pub fn surrogates<'a>(groups: &'a [Group], objective: &str) -> Vec<(String, &'a Group)> {
     let own = groups.iter().filter(|g| {
         let run = g.first();
         let has = |key: &str, value: &str| run.setting(key).as_deref() == Some(value);
-        run.family == "nas-surrogate" && has("objective", objective) && has("probe", "false")
+        run.family == "nas-surrogate" && has("objective", objective) && !probes_too(run)
     });
     let mut all: Vec<(usize, String, &Group)> = own
         .map(|g| {
@@ -129,7 +137,7 @@ fn surrogate(groups: &[Group], objective: &str) -> Table {
 /// Of every estimator, along the exact searches that probe.
 fn probes(groups: &[Group]) -> Table {
     let mut rows = vec![];
-    for g in groups.iter().filter(|g| g.first().setting("probe").as_deref() == Some("true")) {
+    for g in groups.iter().filter(|g| probes_too(g.first())) {
         for e in Estimator::ALL {
             let metric = |what: &str| format!("mean_{what}_{}", e.name().replace('-', "_"));
             if g.values(&metric("bias")).is_none() {

@@ -10,7 +10,7 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	stochbp stochbp-tables listops listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
+	stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -117,6 +117,19 @@ listops: build ## ListOps with five estimators on symbols, one to three epochs, 
 
 listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (days)
 	$(SWEEP) experiments/listops/sweeps/table1.toml --jobs $(JOBS)
+
+nas-surrogate: build ## architecture search on NATS-Bench's table, every estimator, 20 seeds, and its probes (needs the table; ten minutes)
+	for f in surrogate log-error probe; do $(SWEEP) experiments/nas/sweeps/$$f.toml --jobs $(JOBS); done
+	$(BIN)/nas tables runs/nas/surrogate runs/nas/log-error runs/nas/probe --figures runs/figures
+
+nas: build ## architecture search on a part of CIFAR-10, ReinMax and STGS (minutes on a core)
+	$(SWEEP) experiments/nas/sweeps/subset.toml --jobs $(JOBS)
+
+nas-table4: build ## Table 4: the published search, both estimators, three seeds (a GPU, hours)
+	$(SWEEP) experiments/nas/sweeps/table4.toml --jobs 1
+
+nas-tables: build ## tables of experiments/nas/README.md, from the results beside it
+	$(BIN)/nas tables experiments/nas/results --markdown experiments/nas/README.md
 
 tables: table2-all table5 report ## Tables 2 and 5, then the report
 

@@ -2,7 +2,7 @@
 
     cargo build --release --example bench_server
     python=$(scripts/torch-env)
-    $python benches/compare.py [--only steps|estimators|memory|listops] [--blocks 5] [--device cpu] [--threads 1] [--markdown PAGE] [--tables]
+    $python benches/compare.py [--only steps|estimators|memory|listops|nas] [--blocks 5] [--device cpu] [--threads 1] [--markdown PAGE] [--tables]
 
 Starts two servers, ours and tests/parity/bench_server.py (which documents the commands), with the same number of threads, and
 lets them work in turns, never at once: a machine that slows down slows both. A block is 100 training steps, or as many draws
@@ -153,6 +153,14 @@ def rows_of(what, results):
         ]
         title = "ListOps training step, batch 16, RAdam, the same batches, ms: median (range) of alternating blocks"
         return title, ["units", "estimator", "ours", "PyTorch, published layout", "ratio", "target"], rows
+    if what == "nas":
+        rows = [
+            [r["estimator"], r["activation"], figure(r["ours"]), figure(r["pytorch"]), f"{r['ratio']:.3f}", f"{r['gradient_apart']:.1e}"]
+            for r in results
+        ]
+        r = results[0]
+        title = f"Architecture search, a step of the weights and one of the architecture, {r['channels']} channels, {r['cells']} cells a stage, batch {r['batch']}, ms: median (range) of alternating blocks"
+        return title, ["estimator", "activation", "ours", "PyTorch, published layout", "ratio", "gradients apart, relative"], rows
     mib = 2**20
     rows = [
         [r["samples"], f"{r['ours'] / mib:.1f}", f"{r['pytorch'] / mib:.1f}", verdict(r["ours"] / mib, r["target"] / mib)]
@@ -289,6 +297,37 @@ def listops(servers, args):
     return results
 
 
+def nas(servers, args):
+    """The search's step: ours, and PyTorch in the published layout, from the same parameters on the same images."""
+    results = []
+    sizes = {"channels": args.nas_channels, "cells": args.nas_cells, "batch": 64}
+    for estimator, tau, activation in (("stgs", 1.0, "published"), ("reinmax", 1.0, "published"), ("reinmax", 1.0, "full")):
+        progress(f"nas {estimator} {activation}")
+        with tempfile.TemporaryDirectory() as folder:
+            run = sizes | {"model": f"{folder}/model.safetensors", "estimator": estimator, "tau": tau, "activation": activation}
+            ours, theirs = (servers[side].ask("nas_data", **run) for side in ("ours", "pytorch"))
+
+        def apart(key):
+            pairs = [(a, b) for x, y in zip(ours[key], theirs[key]) for a, b in zip(x, y)]
+            return max(abs(a - b) for a, b in pairs) / max(abs(b) for _, b in pairs)
+
+        # one pre-activation that rounding takes to the other side of a ReLU moves the gradient by up to some 1e-3 of its size
+        if apart("logits") > 1e-4 or apart("gradient") > 1e-2:
+            raise SystemExit(f"nas: with the same parameters logits differ by {apart('logits'):.2g}, gradients by {apart('gradient'):.2g}")
+
+        def block(side):
+            # a step's cost depends on its cell, both sides have the same ones: the mean over a block, not its median
+            return lambda: [statistics.mean(servers[side].ask("nas_block", steps=args.nas_steps)["ms_per_step"])]
+
+        medians = alternate({name: block(name) for name in ("ours", "pytorch")}, args.blocks)
+        result = {"estimator": estimator, "activation": activation} | sizes | {"unit": "ms a step, mean over a block"}
+        result |= {"ours": summary(medians["ours"]), "pytorch": summary(medians["pytorch"])}
+        result |= {"logits_apart": apart("logits"), "gradient_apart": apart("gradient")}
+        results.append(result | {"ratio": result["ours"]["median"] / result["pytorch"]["median"]})
+    show("nas", results)
+    return results
+
+
 def machine(servers, args):
     cpu = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
@@ -309,12 +348,15 @@ def machine(servers, args):
 
 
 def main():
-    parts = {"steps": steps, "estimators": estimators, "memory": memory, "listops": listops}
+    parts = {"steps": steps, "estimators": estimators, "memory": memory, "listops": listops, "nas": nas}
     parser = argparse.ArgumentParser(description="our speed beside PyTorch's")
     parser.add_argument("--only", choices=parts, action="append", help="one part; may be repeated (default: all)")
     parser.add_argument("--blocks", type=int, default=5, help="alternating blocks of each side")
     parser.add_argument("--steps", type=int, default=100, help="training steps a block")
     parser.add_argument("--listops-batches", type=int, default=30, help="batches of ListOps, all of them in every block")
+    parser.add_argument("--nas-steps", type=int, default=8, help="search steps a block")
+    parser.add_argument("--nas-channels", type=int, default=16, help="channels of the searched network's first stage")
+    parser.add_argument("--nas-cells", type=int, default=5, help="cells of each of its stages")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     ours = shlex.quote(str(ROOT / "target/release/examples/bench_server"))

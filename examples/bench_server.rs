@@ -8,11 +8,13 @@ use std::time::Instant;
 use tch::{Device, Kind, Reduction, Tensor};
 use thruway::data::listops::{Batch, Example, LIMIT, Units, bucket, generate, shorter_than};
 use thruway::estimators::{Built, DropIn, Estimator, Knobs, Tau};
+use thruway::nas::{CELLS, Cell};
 use thruway::nn::loss::number;
+use thruway::nn::search_net::{self, Activation, SearchNet};
 use thruway::nn::tree_lstm::{Choice, Sizes, TreeLstm};
-use thruway::nn::vae::{Activation, CategoricalVae, PIXELS};
+use thruway::nn::vae::{self, CategoricalVae, PIXELS};
 use thruway::noise::TorchNoise;
-use thruway::optim::{Adam, Method, Settings, clip_grad_norm};
+use thruway::optim::{Adam, Method, Settings, Sgd, clip_grad_norm, sgd};
 
 /// A model in training, kept between blocks.
 struct Training {
@@ -26,7 +28,7 @@ struct Training {
 impl Training {
     fn new(preset: &str, estimator: &str, optimizer: &str, tau: Option<f64>) -> Result<Training> {
         let Some((k, l)) = preset.split_once('x') else { bail!("preset {preset:?}: expected KxL") };
-        let model = CategoricalVae::new(l.parse()?, k.parse()?, Activation::Relu, Device::Cpu)?;
+        let model = CategoricalVae::new(l.parse()?, k.parse()?, vae::Activation::Relu, Device::Cpu)?;
         let method = if optimizer == "radam" { Method::RAdam } else { Method::Adam };
         let optimizer = Adam::new(method, Settings { lr: 5e-4, ..Settings::default() }, model.params().iter())?;
         let images = Tensor::rand([1000, PIXELS], (Kind::Float, Device::Cpu));
@@ -110,6 +112,92 @@ impl Parsing {
     }
 }
 
+/// An architecture search on one batch.
+struct Searching {
+    net: SearchNet,
+    alphas: Tensor,
+    optimizers: (Sgd, Adam),
+    estimator: Box<dyn DropIn>,
+    activation: Activation,
+    images: Tensor,
+    labels: Tensor,
+    /// Cells drawn so far.
+    count: usize,
+}
+
+impl Searching {
+    /// Writes the fresh parameters and the batch to the file that the request names, and answers with the scores of one cell
+    /// and their gradient in its weights.
+    fn new(request: &Value) -> Result<(Searching, Value)> {
+        let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
+        let number_of = |key: &str| request[key].as_i64().unwrap_or(1);
+        let sizes = search_net::Sizes { channels: number_of("channels"), cells: number_of("cells"), classes: 10 };
+        let activation: Activation = serde_json::from_value(request["activation"].clone())?;
+        let net = SearchNet::search(sizes, Device::Cpu)?;
+        let b = number_of("batch");
+        let images = Tensor::randn([b, 3, 32, 32], (Kind::Float, Device::Cpu));
+        let labels = Tensor::randint(10, [b], (Kind::Int64, Device::Cpu));
+        let alphas = (Tensor::randn([6, 5], (Kind::Float, Device::Cpu)) * 1e-3).set_requires_grad(true);
+        let mut named: Vec<(&str, Tensor)> =
+            net.params().iter().chain(net.buffers()).map(|(n, t)| (n, t.detach())).collect();
+        named.extend([
+            ("alphas", alphas.detach()),
+            ("images", images.shallow_clone()),
+            ("labels", labels.shallow_clone()),
+        ]);
+        Tensor::write_safetensors(&named, text("model"))?;
+        let cell = Cell::from_code(9342).expect("a code");
+        let w = Tensor::from_slice(&cell.0.map(|op| op as i64)).one_hot(5).to_kind(Kind::Float).set_requires_grad(true);
+        let logits = net.forward(&images, search_net::Choice::Drawn(&w, activation), true)?;
+        let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
+        let gradient = Tensor::f_run_backward(&[&loss], &[&w], false, false)?.remove(0);
+        let rows = |t: &Tensor, n: usize| -> Result<Value> {
+            let all = Vec::<f32>::try_from(t.detach().contiguous().view([-1]))?;
+            Ok(json!(all.chunks(n).collect::<Vec<_>>()))
+        };
+        let answer = json!({ "logits": rows(&logits, 10)?, "gradient": rows(&gradient, 5)? });
+        let weights = sgd::Settings { weight_decay: 5e-4, ..sgd::Settings::nesterov(0.025) };
+        let architecture = Settings { lr: 3e-4, betas: (0.5, 0.999), weight_decay: 1e-3, ..Settings::default() };
+        let optimizers =
+            (Sgd::new(weights, net.params().iter())?, Adam::new(Method::Adam, architecture, [("alphas", &alphas)])?);
+        let estimator = build(&text("estimator"), request["tau"].as_f64(), None)?.drop_in()?;
+        Ok((Searching { net, alphas, optimizers, estimator, activation, images, labels, count: 0 }, answer))
+    }
+
+    /// Logits so far apart that the cell drawn next is the one that the other side draws.
+    fn next_cell(&mut self) -> Result<()> {
+        let cell = Cell::from_code((7919 * self.count + 4321) % CELLS).expect("a code");
+        self.count += 1;
+        let _guard = tch::no_grad_guard();
+        let logits = Tensor::from_slice(&cell.0.map(|op| op as i64)).f_one_hot(5)?.f_to_kind(Kind::Float)? * 50.0;
+        self.alphas.f_copy_(&logits)?;
+        Ok(())
+    }
+
+    /// As `nas` steps.
+    fn step(&mut self) -> Result<f64> {
+        self.next_cell()?;
+        let (net, images, labels) = (&self.net, self.images.shallow_clone(), self.labels.shallow_clone());
+        let loss = |net: &SearchNet, choice: search_net::Choice| -> Result<Tensor> {
+            let scores = net.forward(&images, choice, true)?;
+            Ok(scores.f_cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
+        };
+        let index = tch::no_grad(|| self.estimator.draw(&self.alphas, None, &mut TorchNoise))?.index;
+        let of_weights = loss(net, search_net::Choice::Cell(&Cell::from_classes(&Vec::<i64>::try_from(index)?)?))?;
+        self.optimizers.0.zero_grad();
+        of_weights.f_backward()?;
+        self.optimizers.0.step()?;
+        self.next_cell()?;
+        let drawn = self.estimator.draw(&self.alphas, None, &mut TorchNoise)?.value;
+        let of_choice = loss(&self.net, search_net::Choice::Drawn(&drawn, self.activation))?;
+        self.optimizers.1.zero_grad();
+        if search_net::backward(&of_choice, &self.alphas)? {
+            self.optimizers.1.step()?;
+        }
+        Ok(number(&of_weights) + number(&of_choice))
+    }
+}
+
 fn timed(steps: Option<i64>, mut step: impl FnMut() -> Result<f64>) -> Result<Value> {
     let mut ms = vec![];
     for _ in 0..steps.unwrap_or(100) {
@@ -176,6 +264,7 @@ fn main() -> Result<()> {
     tch::manual_seed(0);
     let mut kept: HashMap<String, Training> = HashMap::new();
     let mut parsing: Option<Parsing> = None;
+    let mut searching: Option<Searching> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
         let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
@@ -197,6 +286,15 @@ fn main() -> Result<()> {
             "listops_block" => {
                 let Some(parsing) = &mut parsing else { bail!("listops_data comes first") };
                 timed(request["steps"].as_i64(), || parsing.step())?
+            }
+            "nas_data" => {
+                let (made, answer) = Searching::new(&request)?;
+                searching = Some(made);
+                answer
+            }
+            "nas_block" => {
+                let Some(searching) = &mut searching else { bail!("nas_data comes first") };
+                timed(request["steps"].as_i64(), || searching.step())?
             }
             "estimator_block" => estimator_block(&request)?,
             "quit" => break,

@@ -14,6 +14,7 @@
 //! | [`nn`], [`optim`] | the networks of the experiments; Adam and RAdam with PyTorch's arithmetic |
 //! | [`data`], [`run`], [`report`] | data sets, run directories and resume, tables beside the published ones |
 //! | [`stochbp`] | stochastic backpropagation through continuous variables, and what it is compared with |
+//! | [`nas`] | the topology search space of NATS-Bench |
 //! | [`kernels`] | the hot loops |
 //!
 //! # Example
@@ -47,6 +48,7 @@ pub mod error;
 pub mod estimators;
 pub mod exact;
 pub mod kernels;
+pub mod nas;
 pub mod nn;
 pub mod noise;
 pub mod optim;

@@ -61,10 +61,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("stochbp", &["dist", "noise"]),
     ("optim", &["kernels", "autograd"]),
+    ("nas", &[]),
     // a tree-LSTM draws within its recursion, so it takes a drop-in
-    ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators"]),
+    ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators", "nas"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
-    ("data", &["noise"]),
+    ("data", &["noise", "nas"]),
     ("run", &["autograd"]),
     ("report", &[]),
 ];

@@ -3,10 +3,15 @@ use super::cifar10::{self, Cifar10, Variant};
 use super::fetch;
 use super::images::{ImageSet, Images, Places, Source};
 use super::listops;
+use super::nats_bench::{self, NatsBench};
+use crate::nas::CELLS;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
+
+/// No public copy of this table is known that can be checked against it.
+const NOT_FETCHED: &str = "not fetched: put nats_tss.csv.gz there, or give a table by --table (data/README.md)";
 
 /// Every data set that can be looked for and fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -23,18 +28,24 @@ pub enum Set {
     Cifar10,
     /// Nested operations on lists of digits: validation and test file
     Listops,
+    /// Accuracies of the 15,625 cells of NATS-Bench's topology search space; not fetched
+    #[value(alias = "nats_bench")]
+    NatsBench,
 }
 
 impl Set {
     /// Every set.
-    pub const ALL: [Set; 5] = [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops];
+    pub const ALL: [Set; 6] =
+        [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops, Set::NatsBench];
+    /// Those that can be fetched.
+    pub const FETCHED: [Set; 5] = [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops];
 
     fn images(self) -> Option<ImageSet> {
         match self {
             Set::Mnist => Some(ImageSet::Mnist),
             Set::FashionMnist => Some(ImageSet::FashionMnist),
             Set::Omniglot => Some(ImageSet::Omniglot),
-            Set::Cifar10 | Set::Listops => None,
+            Set::Cifar10 | Set::Listops | Set::NatsBench => None,
         }
     }
 }
@@ -44,6 +55,7 @@ impl fmt::Display for Set {
         match self.images() {
             Some(set) => set.fmt(f),
             None if *self == Set::Listops => f.write_str("listops"),
+            None if *self == Set::NatsBench => f.write_str("nats-bench"),
             None => f.write_str("cifar10"),
         }
     }
@@ -57,7 +69,7 @@ pub struct Found {
     /// Where its files are; `None` if nowhere, or if they are wrong.
     pub source: Option<Source>,
     /// Training and test images that loading it would give without fetching: 0 if none. For ListOps, lines of the
-    /// validation and the test file.
+    /// validation and the test file; for NATS-Bench, cells.
     pub images: (i64, i64),
     /// Whether the whole set is there and every file has the SHA-256 of the original.
     pub verified: bool,
@@ -72,6 +84,9 @@ impl fmt::Display for Found {
         let (train, test) = self.images;
         match (&self.source, &self.problem) {
             (Some(source), None) => {
+                if self.set == Set::NatsBench {
+                    return write!(f, "{}: {train} cells, SHA-256 verified, {source}", self.set);
+                }
                 let what = if self.set == Set::Listops { "expressions" } else { "images" };
                 write!(f, "{}: {train} + {test} {what}, SHA-256 verified, {source}", self.set)
             }
@@ -114,6 +129,13 @@ fn look(set: Set, places: &Places) -> Result<Option<Seen>> {
             let images = (valid.len() as i64, test.len() as i64);
             Ok(Some(Seen { images, source: located.source, official: true }))
         }
+        None if set == Set::NatsBench => {
+            let Some(table) = NatsBench::load_from(places)? else { return Ok(None) };
+            let external = places.external.as_ref().filter(|root| table.path.starts_with(root));
+            let folder = || table.path.parent().unwrap_or(Path::new("")).to_path_buf();
+            let source = if external.is_some() { Source::Directory(folder()) } else { Source::Project };
+            Ok(Some(Seen { images: (CELLS as i64, 0), source, official: true }))
+        }
         None => {
             let read = cifar10::locate(places)?.map(Cifar10::read).transpose()?;
             let official = |i: &Cifar10| i.variant == Variant::Official;
@@ -134,8 +156,11 @@ fn found(set: Set, places: &Places) -> Found {
             Found { source: Some(source), images, verified: true, problem: Some(problem), ..blank }
         }
         Ok(None) => {
-            let remedy =
-                Some(format!("run `thruway data {set}` to fetch it, or point THRUWAY_DATA at a folder that has it"));
+            let remedy = match set {
+                Set::NatsBench => NOT_FETCHED.into(),
+                _ => format!("run `thruway data {set}` to fetch it, or point THRUWAY_DATA at a folder that has it"),
+            };
+            let remedy = Some(remedy);
             match (set, Images::bundled_sample()) {
                 (Set::Mnist, Ok(sample)) => {
                     let images = (sample.train.size()[0], sample.test.size()[0]);
@@ -166,11 +191,18 @@ fn fetch_one(set: Set, places: &Places) -> Result<Source> {
     if let Some(seen) = look(set, places)? {
         return Ok(seen.source);
     }
-    let other = if set == Set::Listops { listops::FOLDER } else { cifar10::FOLDER };
+    let other = match set {
+        Set::Listops => listops::FOLDER,
+        Set::NatsBench => nats_bench::FOLDER,
+        _ => cifar10::FOLDER,
+    };
     let folder = set.images().map_or(other, ImageSet::folder);
     let remedy =
         "put the original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them";
     let not_had = |reason| Error::Data { path: Path::new(&places.project).join(folder), reason, remedy: remedy.into() };
+    if set == Set::NatsBench {
+        return Err(not_had(NOT_FETCHED.into()));
+    }
     if places.offline {
         return Err(not_had("not there, and THRUWAY_OFFLINE is set".into()));
     }

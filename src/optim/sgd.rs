@@ -83,6 +83,18 @@ impl Sgd {
         Ok(Sgd { settings, slots: params.into_iter().map(slot).collect::<Result<_>>()? })
     }
 
+    /// Sets the learning rate of the steps to come, positive and finite.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for anything else.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        if !(lr.is_finite() && lr > 0.0) {
+            return Err(Error::range("learning rate", "positive and finite", lr));
+        }
+        self.settings.lr = lr;
+        Ok(())
+    }
+
     /// Forgets the gradients: a parameter that the next backward does not reach has none, as in PyTorch.
     pub fn zero_grad(&mut self) {
         for s in &self.slots {

@@ -16,6 +16,13 @@ Reads one JSON object a line, answers each with one line; a command that cannot 
       -> {"batches": [..], "logits"}  and writes its fresh parameters to PATH
     {"cmd": "listops_block", "steps": 20}
       -> {"ms_per_step": [..]}    forward, backward, clipping, RAdam and `loss.item()`, through the batches in turn
+    {"cmd": "nas_data", "model": PATH, "channels": 16, "cells": 5, "batch": 64, "estimator", "tau", "activation": "published"}
+      -> {"logits": [[..], ..], "gradient": [[..], ..]}   of one fixed batch, with the cell of code 9342, and the gradient of its
+                                  cross-entropy in the one-hot weights. Our side writes its fresh parameters and the batch to
+                                  PATH, this one reads them
+    {"cmd": "nas_block", "steps": 5}
+      -> {"ms_per_step": [..]}    a step of the weights and one of the architecture, each with its own draw, forward and
+                                  backward, and both optimizers; the logits are set so that both sides draw the same cells
     {"cmd": "estimator_block", "estimator": "gst", "shape": [100, 30, 10], "tau": 1.0, "samples": null, "gap": 1.0, "iters": 50}
       -> {"us": [..],             draw and backward of a fixed upstream gradient, float32, down to the gradient of the logits
           "extra_bytes": n}       how far the resident memory rose above where it stood. An allocator keeps what it once
@@ -34,6 +41,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import reference
+import search_net
 import tree_lstm
 
 BATCH, BATCHES, LR = 100, 20, 5e-4
@@ -114,6 +122,41 @@ class Server:
     def listops_block(self, steps):
         return {"ms_per_step": [1e3 * t for t in self.clock(self.tree_step, steps)]}
 
+    def nas_data(self, model, channels, cells, batch, estimator, tau, activation):
+        saved = load_file(model)
+        images, labels = saved.pop("images").to(self.device), saved.pop("labels").to(self.device)
+        alphas = saved.pop("alphas").to(self.device).requires_grad_()
+        self.net = search_net.SearchNet(channels, cells).to(self.device)
+        missing = self.net.load_state_dict(saved, strict=False)
+        if missing.unexpected_keys or any("num_batches" not in key for key in missing.missing_keys):
+            raise SystemExit(f"nas: the parameters differ: {missing}")
+        net = self.net
+        digits = [9342 // 5 ** (5 - e) % 5 for e in range(6)]
+        w = F.one_hot(torch.tensor(digits, device=self.device), 5).float().requires_grad_()
+        logits = net(images, w, activation)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), w)
+        weights = torch.optim.SGD(net.parameters(), 0.025, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        architecture = torch.optim.Adam([alphas], 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+        count = 0
+
+        def half(adjust):
+            nonlocal count
+            code, count = (7919 * count + 4321) % 5**6, count + 1
+            with torch.no_grad():  # logits so far apart that both sides draw this one cell
+                alphas.copy_(50.0 * F.one_hot(torch.tensor([code // 5 ** (5 - e) % 5 for e in range(6)]), 5))
+            loss = F.cross_entropy(net(images, reference.draw(estimator, alphas, tau)[0], activation), labels)
+            adjust.zero_grad()
+            loss.backward()
+            adjust.step()
+            return loss.item()
+
+        self.nas_step = lambda: (half(weights), half(architecture))
+        return {"logits": logits.tolist(), "gradient": gradient.tolist()}
+
+    def nas_block(self, steps):
+        return {"ms_per_step": [1e3 * t for t in self.clock(self.nas_step, steps)]}
+
     def estimator(self, estimator, shape, tau, samples=None, gap=None):
         """A function that does one draw and backward. Only what the published code computes, no `y_soft` beside it."""
         key = tuple(shape)
@@ -157,7 +200,8 @@ class Server:
         return seconds
 
     def answer(self, command):
-        work = {f.__name__: f for f in (self.hello, self.vae_block, self.estimator_block, self.listops_data, self.listops_block)}
+        all = (self.hello, self.vae_block, self.estimator_block, self.listops_data, self.listops_block, self.nas_data, self.nas_block)
+        work = {f.__name__: f for f in all}
         return work[command.pop("cmd")](**command)
 
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 The sweep file is TOML (*.toml) or JSON:
 
   binary = \"vae\"                  # beside this program, or a path
+  command = \"tables\"              # a subcommand of it; default: none
   out = \"runs/table2/{name}/{seed}\"   # default: runs/<binary>/{name}/{seed}
   seeds = [0, 1, 2]
   cells = [                       # flags of a run, without the dashes

@@ -12,6 +12,8 @@ pub(super) type Flags = Map<String, Value>;
 #[serde(deny_unknown_fields)]
 struct File {
     binary: String,
+    /// A subcommand of the binary.
+    command: Option<String>,
     out: Option<String>,
     #[serde(default)]
     base: Flags,
@@ -29,13 +31,14 @@ pub(super) struct Cell {
     pub name: String,
     pub dir: PathBuf,
     pub seed: i64,
+    pub command: Option<String>,
     pub flags: Flags,
 }
 
 impl Cell {
     /// The arguments of its process.
     pub fn arguments(&self, resume: bool) -> Vec<String> {
-        let mut arguments = Vec::new();
+        let mut arguments: Vec<String> = self.command.iter().cloned().collect();
         for (flag, value) in &self.flags {
             match value {
                 Value::Bool(false) | Value::Null => {}
@@ -114,7 +117,7 @@ fn expand(file: File) -> std::result::Result<Spec, String> {
                 let why = if other == name { "given twice" } else { "put {name} and {seed} into out" };
                 return Err(format!("{name} and {other} have the same directory {}; {why}", dir.display()));
             }
-            cells.push(Cell { name, dir, seed: *seed, flags });
+            cells.push(Cell { name, dir, seed: *seed, command: file.command.clone(), flags });
         }
     }
     Ok(Spec { binary: file.binary, cells })
@@ -202,6 +205,8 @@ mod tests {
         let cell = &spec.unwrap().cells[0];
         assert_eq!((cell.name.as_str(), &cell.dir), ("all/0", &PathBuf::from("x y/0")));
         assert_eq!(cell.arguments(false), ["--lr=-0.001", "--threads=2", "--quiet", "--seed=0", "--out=x y/0"]);
+        let spec = parse("binary = 'tiny'\ncommand = 'part'\nseeds = [0]\nbase = { lr = 1 }").unwrap();
+        assert_eq!(spec.cells[0].arguments(false)[..2], ["part", "--lr=1"]);
     }
 
     #[test]

@@ -1,0 +1,275 @@
+//! `nas tables`: means over seeds of finished runs, Table 4 beside them, and the curves.
+use crate::args::TablesArgs;
+use crate::curves;
+use thruway::data::nats_bench::Task;
+use thruway::error::{Error, Result};
+use thruway::estimators::Estimator;
+use thruway::report::markdown::fill_file;
+use thruway::report::published;
+use thruway::report::runs::{Group, Run, find, group};
+use thruway::report::stats::Spread;
+use thruway::report::table::Table;
+
+/// Whole epochs and images of the published search: what a run must have to stand beside Table 4.
+const PUBLISHED: [(&str, i64); 6] = [
+    ("train_size", 25_000),
+    ("valid_size", 25_000),
+    ("channels", 16),
+    ("cells", 5),
+    ("batch_size", 64),
+    ("epochs", 100),
+];
+
+/// The subcommand.
+pub fn run(args: &TablesArgs) -> Result<()> {
+    // a probe changes no number of the search, so that its runs would be taken for repetitions of the others
+    let (probing, plain): (Vec<Run>, Vec<Run>) = find(&args.runs)?.into_iter().partition(probes_too);
+    let (mut groups, unfinished) = group(plain)?;
+    groups.extend(group(probing)?.0);
+    for run in &unfinished {
+        eprintln!("{}: not finished, left out", run.dir.display());
+    }
+    if let Some(other) =
+        groups.iter().map(Group::first).find(|r| !["nas", "nas-surrogate"].contains(&r.family.as_str()))
+    {
+        let reason = format!("is a run of {}, not a search", other.family);
+        return Err(Error::Run { dir: other.dir.clone(), reason, remedy: "give searches of nas alone".into() });
+    }
+    let tables = [
+        surrogate(&groups, "accuracy"),
+        surrogate(&groups, "log-error"),
+        probes(&groups),
+        searches(&groups),
+        table4(&groups),
+    ];
+    for table in tables.iter().filter(|t| !t.rows.is_empty()) {
+        println!("{}", table.text());
+    }
+    if let Some(file) = &args.markdown {
+        println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
+    }
+    if let Some(dir) = &args.figures {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        for (name, svg) in curves::figures(&groups)? {
+            let path = dir.join(name);
+            std::fs::write(&path, svg).map_err(Error::io(&path))?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run also measured every estimator.
+fn probes_too(run: &Run) -> bool {
+    run.metric("mean_gradient").is_some()
+}
+
+/// The searches of the table with one objective, probes apart, each with its label, in the order of the registry.
+pub fn surrogates<'a>(groups: &'a [Group], objective: &str) -> Vec<(String, &'a Group)> {
+    let own = groups.iter().filter(|g| {
+        let run = g.first();
+        let has = |key: &str, value: &str| run.setting(key).as_deref() == Some(value);
+        run.family == "nas-surrogate" && has("objective", objective) && !probes_too(run)
+    });
+    let mut all: Vec<(usize, String, &Group)> = own
+        .map(|g| {
+            let run = g.first();
+            let estimator = run.setting("estimator");
+            let order = |name: &String| Estimator::ALL.iter().position(|e| e.name() == *name);
+            let place = match &estimator {
+                // the yardstick first, searches without a gradient last
+                Some(name) if name == "exact" => 0,
+                Some(name) => 1 + order(name).unwrap_or(100),
+                None => 1000,
+            };
+            let mut label = estimator.unwrap_or_else(|| run.setting("search").unwrap_or_default());
+            for key in ["tau", "samples", "gap", "decay"] {
+                label += &run.setting(key).map(|v| format!(", {key} {v}")).unwrap_or_default();
+            }
+            (place, label, g)
+        })
+        .collect();
+    all.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    all.into_iter().map(|(_, label, g)| (label, g)).collect()
+}
+
+fn spread(g: &Group, metric: &str, digits: usize) -> String {
+    match g.values(metric).and_then(|v| Spread::of(&v)) {
+        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.digits$} ± {std:.digits$}"),
+        Some(Spread { mean, .. }) => format!("{mean:.digits$}"),
+        None => String::new(),
+    }
+}
+
+fn columns(names: &[&str]) -> Vec<String> {
+    names.iter().map(|n| n.to_string()).collect()
+}
+
+fn surrogate(groups: &[Group], objective: &str) -> Table {
+    let row = |(label, g): (String, &Group)| {
+        let estimator = g.first().setting("estimator");
+        let evaluations = estimator.and_then(|e| Estimator::by_name(&e).ok()).map_or("1", |e| e.claims().f_evals);
+        let found = g.values("found_best").map(|v| format!("{}", v.iter().sum::<f64>()));
+        let mut row = vec![label, evaluations.into(), g.runs.len().to_string(), spread(g, "regret", 2)];
+        row.push(found.unwrap_or_default());
+        row.extend(["mean_regret", "test_regret", "expected", "entropy"].map(|m| spread(g, m, 2)));
+        row
+    };
+    Table {
+        name: if objective == "accuracy" { "surrogate".into() } else { format!("surrogate-{objective}") },
+        title: format!("search on the table, objective {objective}"),
+        columns: columns(&[
+            "search",
+            "evaluations a step",
+            "seeds",
+            "regret at the end, points",
+            "seeds that met the best cell",
+            "mean regret over the run",
+            "test regret at the end",
+            "expected accuracy, %",
+            "entropy, nats",
+        ]),
+        rows: surrogates(groups, objective).into_iter().map(row).collect(),
+        notes: vec![],
+    }
+}
+
+/// Of every estimator, along the exact searches that probe.
+fn probes(groups: &[Group]) -> Table {
+    let mut rows = vec![];
+    for g in groups.iter().filter(|g| probes_too(g.first())) {
+        for e in Estimator::ALL {
+            let metric = |what: &str| format!("mean_{what}_{}", e.name().replace('-', "_"));
+            if g.values(&metric("bias")).is_none() {
+                continue;
+            }
+            let mut row = vec![g.first().setting("objective").unwrap_or_default(), e.name(), g.runs.len().to_string()];
+            row.extend(["bias", "std", "rmse", "cosine"].map(|what| {
+                let s = g.values(&metric(what)).and_then(|v| Spread::of(&v));
+                s.map(|s| if s.mean.abs() < 1e-9 { "0".into() } else { format!("{:.3}", s.mean) }).unwrap_or_default()
+            }));
+            rows.push(row);
+        }
+    }
+    Table {
+        name: "probe".into(),
+        title: "estimates against the exact gradient, along exact searches".into(),
+        columns: columns(&[
+            "objective",
+            "estimator",
+            "seeds",
+            "bias",
+            "standard deviation",
+            "RMSE",
+            "cosine of the mean",
+        ]),
+        rows,
+        notes: vec![],
+    }
+}
+
+fn images(groups: &[Group]) -> impl Iterator<Item = &Group> {
+    groups.iter().filter(|g| g.first().family == "nas")
+}
+
+fn label(g: &Group) -> String {
+    let run = g.first();
+    run.setting("estimator").unwrap_or("soft (DARTS)".into())
+}
+
+/// A line a run: no mean, since a cell has none.
+fn searches(groups: &[Group]) -> Table {
+    let mut rows = vec![];
+    for g in images(groups) {
+        for run in &g.runs {
+            let of = |key: &str| run.setting(key).unwrap_or_default();
+            let metric = |name: &str| run.metric(name).map(|v| format!("{v:.2}")).unwrap_or_default();
+            let rank = run.metric("cifar10_rank").map(|v| format!("{v}")).unwrap_or_default();
+            let outcome = run.outcome.as_ref();
+            let cell = outcome.and_then(|o| o.metrics.get("cell")).and_then(|c| c.as_str()).unwrap_or_default();
+            rows.push(vec![
+                label(g),
+                of("activation"),
+                of("dataset"),
+                format!("{} + {}", of("train_size"), of("valid_size")),
+                format!("{} x {}", of("channels"), of("cells")),
+                outcome.map(|o| o.epochs.to_string()).unwrap_or_default(),
+                run.seed.to_string(),
+                format!("`{cell}`"),
+                metric("cifar10_test"),
+                metric("cifar10_regret"),
+                rank,
+                metric("cifar100_test"),
+                metric("imagenet16_test"),
+                metric("entropy"),
+            ]);
+        }
+    }
+    Table {
+        name: "search".into(),
+        title: "searches on images".into(),
+        columns: columns(&[
+            "estimator",
+            "activation",
+            "images",
+            "halves",
+            "channels x cells",
+            "epochs",
+            "seed",
+            "cell",
+            "CIFAR-10, %",
+            "regret",
+            "rank",
+            "CIFAR-100, %",
+            "ImageNet16-120, %",
+            "entropy, nats",
+        ]),
+        rows,
+        notes: vec![],
+    }
+}
+
+/// The published test accuracies, and ours from searches of the published size and length.
+fn table4(groups: &[Group]) -> Table {
+    let whole = |g: &&Group| {
+        let run = g.first();
+        let at_least = |(key, n): &(&str, i64)| run.config.get(*key).and_then(|v| v.as_i64()).is_some_and(|v| v >= *n);
+        let preset = ["gdas-published", "reinmax"].contains(&run.setting("preset").unwrap_or_default().as_str());
+        preset
+            && run.setting("steps").is_none()
+            && run.setting("dataset").as_deref() == Some("cifar10")
+            && PUBLISHED.iter().all(at_least)
+    };
+    let mut rows = vec![];
+    for name in ["stgs", "reinmax"] {
+        let own = images(groups).filter(whole).find(|g| label(g) == name);
+        for (task, column) in Task::ALL.iter().zip(["cifar10", "cifar100", "imagenet16_120"]) {
+            let cell = |split: &str| {
+                let cell = published::cell(4, &format!("{column}_{split}"), name);
+                cell.map(|c| format!("{:.2} ± {:.2}", c.mean, c.std.unwrap_or(0.0))).unwrap_or_default()
+            };
+            rows.push(vec![
+                name.into(),
+                task.to_string(),
+                cell("valid"),
+                cell("test"),
+                own.map(|g| spread(g, &format!("{task}_test"), 2)).unwrap_or_default(),
+                own.map(|g| g.runs.len().to_string()).unwrap_or_default(),
+            ]);
+        }
+    }
+    Table {
+        name: "table4".into(),
+        title: "Table 4 of Liu et al. 2023, accuracy in percent".into(),
+        columns: columns(&[
+            "estimator",
+            "images",
+            "published, validation",
+            "published, test",
+            "ours, test",
+            "our seeds",
+        ]),
+        rows,
+        notes: vec![],
+    }
+}

@@ -30,6 +30,8 @@ mod network;
 mod objective;
 mod registry;
 mod surrogate;
+mod units;
+mod weights;
 mod zero_one;
 
 pub use baseline::Ewa;
@@ -41,6 +43,8 @@ pub use layer::{Affine, Layer, Spec, State};
 pub use network::{Batch, Description, Loss, Network, Sample};
 pub use objective::{Objective, ScoreLoss};
 pub use registry::{Claims, Knobs, Mean, Randomness, Rule};
+pub use units::{Proxy, Units, sign, straight_through};
+pub use weights::{BinaryConv2d, BinaryLinear, BinaryWeight, Mode, ensemble};
 pub use zero_one::ZeroOne;
 
 registry::registry! {

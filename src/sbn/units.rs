@@ -1,0 +1,131 @@
+//! Straight-through units and weights on their own, for networks that are built by hand: Algorithms 1 and 2 of Shekhovtsov &
+//! Yanush 2021, *Reintroducing Straight-Through Estimators as Principled Methods for Stochastic Binary Networks*.
+//!
+//! | proxy | its function | unit for which it is Algorithm 1 |
+//! |---|---|---|
+//! | [`Proxy::Matched`] | `2 F - 1` | any |
+//! | [`Proxy::Htanh`] | `min(max(a, -1), 1)` | uniform noise of unit slope |
+//! | [`Proxy::Tanh`] | `tanh a` | logistic noise of unit slope |
+//! | [`Proxy::ApproxSign`] | `2a + a^2` below 0, `2a - a^2` above, within ±1 | triangular noise of unit slope, at `a / 2` |
+//! | [`Proxy::Identity`] | `a` | none; uniform noise on `[0, 1]` if a is itself a probability (Corollary B.1) |
+//!
+//! "Unit slope" is [`BinaryNoise::unit_slope`], `2 F'(0) = 1`. Each line is a test (`tests/principled.rs`).
+use crate::autograd::Function;
+use crate::dist::bernoulli::Code;
+use crate::dist::binary::BinaryNoise;
+use crate::error::Result;
+use crate::noise::Noise;
+use tch::Tensor;
+
+/// The derivative that a unit pretends to have in its pre-activation, for states ±1 (Fig. A.1).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Proxy {
+    /// `2 F'(a)`, F the noise's own cdf: Algorithm 1.
+    Matched,
+    /// 1 everywhere (Bengio, Leonard & Courville 2013).
+    Identity,
+    /// 1 where `|a| < 1` (Hubara et al. 2016).
+    Htanh,
+    /// `1 - tanh(a)^2` (Raiko et al. 2015).
+    Tanh,
+    /// `2 - 2 |a|` where `|a| < 1` (Liu et al. 2018), at `scale * a` and times `scale`. At scale 1/2 its slope at 0 is 1.
+    ApproxSign {
+        /// Factor on the pre-activation.
+        scale: f64,
+    },
+}
+
+impl Proxy {
+    /// The derivative at a, of a's shape and kind.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for a kind that is not floating.
+    pub fn derivative(self, noise: &BinaryNoise, a: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Proxy::Matched => noise.pdf(a)?.f_mul_scalar(2.0)?,
+            Proxy::Identity => a.f_ones_like()?,
+            Proxy::Htanh => a.f_abs()?.f_lt(1.0)?.f_to_kind(a.kind())?,
+            Proxy::Tanh => a.f_tanh()?.f_square()?.f_neg()?.f_add_scalar(1.0)?,
+            Proxy::ApproxSign { scale } => {
+                a.f_mul_scalar(-scale)?.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?.f_mul_scalar(2.0 * scale)?
+            }
+        })
+    }
+}
+
+/// `sgn(a)`, `sgn(0) = 1`, without a graph: the state with the noise set to 0.
+pub fn sign(a: &Tensor) -> Result<Tensor> {
+    let a = a.detach();
+    Ok(a.f_ge(0.0)?.f_to_kind(a.kind())?.f_mul_scalar_(2.0)?.f_sub_scalar_(1.0)?)
+}
+
+/// States x as a function of a with a derivative of one's choice: forward x, backward `g * proxy'(a)`. x is ±1, of a's shape,
+/// without a graph.
+///
+/// # Errors
+/// [`Error::Function`](crate::Error::Function) where autograd refuses.
+pub fn straight_through(noise: &BinaryNoise, proxy: Proxy, a: &Tensor, x: Tensor) -> Result<Tensor> {
+    let noise = *noise;
+    let mut out = Function::new("StraightThrough").inputs(&[a]).save(&[a]).apply(
+        || Ok(vec![x]),
+        move |node| Ok(vec![Some(node.grad(0)? * proxy.derivative(&noise, &node.saved()[0])?)]),
+    )?;
+    Ok(out.remove(0))
+}
+
+/// A layer of binary units `x = sgn(a - Z)` that takes pre-activations (Algorithm 1).
+///
+/// # Example
+/// ```
+/// use tch::{Kind, Tensor};
+/// use thruway::dist::{bernoulli::Code, binary::{BinaryNoise, Shape}};
+/// use thruway::noise::HostNoise;
+/// use thruway::sbn::{Proxy, Units};
+/// let units = Units { noise: BinaryNoise::unit_slope(Shape::Uniform), proxy: Proxy::Matched, code: Code::PlusMinus };
+/// let a = Tensor::from_slice(&[0.5f64, -2.0, 3.0]).set_requires_grad(true);
+/// let x = units.draw(&a, &mut HostNoise::new(0))?;
+/// assert_eq!(Vec::<f64>::try_from(x.detach().narrow(0, 1, 2)).unwrap(), [-1.0, 1.0]); // certain
+/// x.sum(Kind::Double).backward();
+/// assert_eq!(Vec::<f64>::try_from(a.grad()).unwrap(), [1.0, 0.0, 0.0]); // 2 F' is 1 within ±1
+/// # thruway::Result::Ok(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Units {
+    /// The law of Z.
+    pub noise: BinaryNoise,
+    /// The derivative; [`Proxy::Matched`] is the one derived.
+    pub proxy: Proxy,
+    /// How states are written. On 0 and 1 the derivative is half that on ±1, as the difference of the two values is.
+    pub code: Code,
+}
+
+impl Units {
+    /// Drawn states of a's shape, floating kind and device.
+    ///
+    /// # Errors
+    /// As [`BinaryNoise::draw`].
+    pub fn draw(&self, a: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
+        self.at(a, self.noise.draw(a, noise)?)
+    }
+
+    /// Deterministic states, the noise set to 0 (det-ST; the network's deterministic mode).
+    ///
+    /// # Errors
+    /// As [`straight_through`].
+    pub fn deterministic(&self, a: &Tensor) -> Result<Tensor> {
+        self.at(a, sign(a)?)
+    }
+
+    /// States that were drawn already, ±1.
+    ///
+    /// # Errors
+    /// As [`straight_through`].
+    pub fn at(&self, a: &Tensor, x: Tensor) -> Result<Tensor> {
+        let x = straight_through(&self.noise, self.proxy, a, x)?;
+        match self.code {
+            Code::PlusMinus => Ok(x),
+            Code::ZeroOne => Code::PlusMinus.decode(&x),
+        }
+    }
+}
+

@@ -10,15 +10,10 @@ use tch::Tensor;
 pub(super) type States<'a> = &'a mut dyn FnMut(usize, &Tensor) -> Result<Tensor>;
 
 /// A network whose units are straight-through: the ordinary backward of the loss at the states.
-pub(super) fn straight_through_loss(
-    network: &Network,
-    batch: &Batch,
-    proxy: Proxy,
-    states: States,
-) -> Result<Loss> {
+pub(super) fn straight_through_loss(network: &Network, batch: &Batch, proxy: Proxy, states: States) -> Result<Loss> {
     deterministic_loss(network, batch, &mut |k, a| {
         let x = states(k, a)?;
-        straight_through(network.noise(), proxy, a, x)
+        straight_through(network.noise(), proxy, 1.0, a, x)
     })
 }
 

@@ -9,11 +9,12 @@
 //! | [`Proxy::ApproxSign`] | `2a + a^2` below 0, `2a - a^2` above, within ±1 | triangular noise of unit slope, at `a / 2` |
 //! | [`Proxy::Identity`] | `a` | none; uniform noise on `[0, 1]` if a is itself a probability (Corollary B.1) |
 //!
-//! "Unit slope" is [`BinaryNoise::unit_slope`], `2 F'(0) = 1`. Each line is a test (`tests/principled.rs`).
+//! "Unit slope" is [`BinaryNoise::unit_slope`], `2 F'(0) = 1`. Each line is a test (`tests/principled.rs`);
+//! where the paper slips stands at the end of [the room](super).
 use crate::autograd::Function;
 use crate::dist::bernoulli::Code;
 use crate::dist::binary::BinaryNoise;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::noise::Noise;
 use tch::Tensor;
 
@@ -46,9 +47,13 @@ impl Proxy {
             Proxy::Identity => a.f_ones_like()?,
             Proxy::Htanh => a.f_abs()?.f_lt(1.0)?.f_to_kind(a.kind())?,
             Proxy::Tanh => a.f_tanh()?.f_square()?.f_neg()?.f_add_scalar(1.0)?,
-            Proxy::ApproxSign { scale } => {
-                a.f_mul_scalar(-scale)?.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?.f_mul_scalar(2.0 * scale)?
-            }
+            Proxy::ApproxSign { scale } => a
+                .f_mul_scalar(-scale)?
+                .f_abs()?
+                .f_neg()?
+                .f_add_scalar(1.0)?
+                .f_clamp_min(0.0)?
+                .f_mul_scalar(2.0 * scale)?,
         })
     }
 }
@@ -59,16 +64,23 @@ pub fn sign(a: &Tensor) -> Result<Tensor> {
     Ok(a.f_ge(0.0)?.f_to_kind(a.kind())?.f_mul_scalar_(2.0)?.f_sub_scalar_(1.0)?)
 }
 
-/// States x as a function of a with a derivative of one's choice: forward x, backward `g * proxy'(a)`. x is ±1, of a's shape,
-/// without a graph.
-///
-/// # Errors
-/// [`Error::Function`](crate::Error::Function) where autograd refuses.
-pub fn straight_through(noise: &BinaryNoise, proxy: Proxy, a: &Tensor, x: Tensor) -> Result<Tensor> {
+/// States x as a function of a with a derivative of one's choice: forward x, backward `g * factor * proxy'(a)`. x has a's shape
+/// and no graph.
+pub(super) fn straight_through(
+    noise: &BinaryNoise,
+    proxy: Proxy,
+    factor: f64,
+    a: &Tensor,
+    x: Tensor,
+) -> Result<Tensor> {
     let noise = *noise;
     let mut out = Function::new("StraightThrough").inputs(&[a]).save(&[a]).apply(
         || Ok(vec![x]),
-        move |node| Ok(vec![Some(node.grad(0)? * proxy.derivative(&noise, &node.saved()[0])?)]),
+        move |node| {
+            let derivative = proxy.derivative(&noise, &node.saved()[0])?;
+            let g = node.grad(0)? * derivative;
+            Ok(vec![Some(if factor == 1.0 { g } else { g * factor })])
+        },
     )?;
     Ok(out.remove(0))
 }
@@ -95,7 +107,8 @@ pub struct Units {
     pub noise: BinaryNoise,
     /// The derivative; [`Proxy::Matched`] is the one derived.
     pub proxy: Proxy,
-    /// How states are written. On 0 and 1 the derivative is half that on ±1, as the difference of the two values is.
+    /// How states are written. On 0 and 1 the derivative is half that on ±1, as the difference of the two values is; that of
+    /// the identity is 1 on either.
     pub code: Code,
 }
 
@@ -111,21 +124,24 @@ impl Units {
     /// Deterministic states, the noise set to 0 (det-ST; the network's deterministic mode).
     ///
     /// # Errors
-    /// As [`straight_through`].
+    /// As [`Units::at`].
     pub fn deterministic(&self, a: &Tensor) -> Result<Tensor> {
         self.at(a, sign(a)?)
     }
 
-    /// States that were drawn already, ±1.
+    /// States that were drawn already, given as ±1.
     ///
     /// # Errors
-    /// As [`straight_through`].
+    /// [`Error::Shape`] where they have another shape than a.
     pub fn at(&self, a: &Tensor, x: Tensor) -> Result<Tensor> {
-        let x = straight_through(&self.noise, self.proxy, a, x)?;
-        match self.code {
-            Code::PlusMinus => Ok(x),
-            Code::ZeroOne => Code::PlusMinus.decode(&x),
+        if x.size() != a.size() {
+            return Err(Error::shape("binary units", format!("states {:?}", a.size()), x.size()));
         }
+        let x = match self.code {
+            Code::PlusMinus => x,
+            Code::ZeroOne => Code::PlusMinus.decode(&x)?,
+        };
+        let factor = if self.proxy == Proxy::Identity { 1.0 } else { self.code.slope() / 2.0 };
+        straight_through(&self.noise, self.proxy, factor, a, x)
     }
 }
-

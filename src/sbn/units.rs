@@ -11,6 +11,7 @@
 //!
 //! "Unit slope" is [`BinaryNoise::unit_slope`], `2 F'(0) = 1`. Each line is a test (`tests/principled.rs`);
 //! where the paper slips stands at the end of [the room](super).
+use super::weights::Mode;
 use crate::autograd::Function;
 use crate::dist::bernoulli::Code;
 use crate::dist::binary::BinaryNoise;
@@ -127,6 +128,17 @@ impl Units {
     /// As [`Units::at`].
     pub fn deterministic(&self, a: &Tensor) -> Result<Tensor> {
         self.at(a, sign(a)?)
+    }
+
+    /// As [`Units::draw`] or as [`Units::deterministic`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get(&self, a: &Tensor, mode: &mut Mode) -> Result<Tensor> {
+        match mode {
+            Mode::Sampled(noise) => self.draw(a, &mut **noise),
+            Mode::Deterministic => self.deterministic(a),
+        }
     }
 
     /// States that were drawn already, given as ±1.

@@ -29,13 +29,19 @@ pub struct Args {
     /// Clip latent weights to the support of their noise after each step (Eq. 11); for uniform and triangular --weight-noise
     #[arg(long)]
     pub clip: bool,
+    /// Factor on the latent weights at the start; the paper's 1 makes theta uniform, more makes weights more certain
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    pub weight_spread: f64,
+    /// Factor on the noise of the activations; the paper's 1 is 2 F'(0) = 1, less is less noise
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    pub noise_scale: f64,
     /// Images: auto takes CIFAR-10, else the generated ones
     #[arg(long, value_enum, default_value_t = Dataset::Auto)]
     pub dataset: Dataset,
     /// What is done to training images (D.2)
     #[arg(long, value_enum, default_value_t = Augment::FlipCrop)]
     pub augment: Augment,
-    /// Channels of the first two layers; the others follow as 2, 4 and 8 times [default: 128 (D.2); narrow: 16; smoke: 4]
+    /// Channels of the first two layers; the others follow as 2, 4 and 8 times [default: 128 (D.2); narrow: 32; smoke: 4]
     #[arg(long, allow_hyphen_values = true)]
     pub width: Option<i64>,
     /// Training images, the first so many [default: all; smoke: 96]
@@ -44,7 +50,7 @@ pub struct Args {
     /// Test images of the last evaluation, the first so many [default: all; smoke: 32]
     #[arg(long, allow_hyphen_values = true)]
     pub test_size: Option<i64>,
-    /// Test images of the evaluations before it [default: those of the last; narrow: 2000]
+    /// Test images of the evaluations before it [default: those of the last; narrow: 1000]
     #[arg(long, allow_hyphen_values = true)]
     pub eval_size: Option<i64>,
     /// Images a step (the paper does not say) [default: 100; smoke: 16]
@@ -93,7 +99,7 @@ pub struct TablesArgs {
 pub enum Preset {
     /// All of D.2: 128 to 1024 channels, 500 epochs
     Paper,
-    /// For one CPU core: an eighth of the channels, 10 epochs
+    /// For one CPU core: a quarter of the channels, 10 epochs (about half an hour)
     Narrow,
     /// Seconds on one core: 4 channels, 96 images, 8 steps
     Smoke,
@@ -118,6 +124,8 @@ pub struct Config {
     pub noise: Shape,
     pub weight_noise: Shape,
     pub clip: bool,
+    pub weight_spread: f64,
+    pub noise_scale: f64,
     pub augment: Augment,
     pub width: i64,
     pub train_size: Option<i64>,
@@ -136,8 +144,11 @@ impl Config {
     /// Fills in the preset and the defaults, and refuses what makes no sense.
     pub fn new(args: &Args) -> Result<Config> {
         let (smoke, narrow) = (args.preset == Preset::Smoke, args.preset == Preset::Narrow);
-        if !(args.lr.is_finite() && args.lr > 0.0) {
-            return Err(Error::range("--lr", "positive and finite", args.lr));
+        let factors = [("--lr", args.lr), ("--weight-spread", args.weight_spread), ("--noise-scale", args.noise_scale)];
+        for (flag, value) in factors {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::range(flag, "positive and finite", value));
+            }
         }
         if args.clip && !matches!(args.weight_noise, Shape::Uniform | Shape::Triangular) {
             return Err(Error::Usage("--clip is for --weight-noise uniform or triangular, whose support ends".into()));
@@ -154,11 +165,13 @@ impl Config {
             noise: args.noise,
             weight_noise: args.weight_noise,
             clip: args.clip,
+            weight_spread: args.weight_spread,
+            noise_scale: args.noise_scale,
             augment: args.augment,
-            width: optional("--width", args.width)?.unwrap_or(if narrow { 16 } else { width }),
+            width: optional("--width", args.width)?.unwrap_or(if narrow { 32 } else { width }),
             train_size: optional("--train-size", args.train_size)?.or(smoke.then_some(96)),
             test_size: optional("--test-size", args.test_size)?.or(smoke.then_some(32)),
-            eval_size: optional("--eval-size", args.eval_size)?.or(narrow.then_some(2000)),
+            eval_size: optional("--eval-size", args.eval_size)?.or(narrow.then_some(1000)),
             batch_size: optional("--batch-size", args.batch_size)?.unwrap_or(if smoke { 16 } else { 100 }),
             epochs,
             steps,

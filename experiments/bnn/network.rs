@@ -114,8 +114,14 @@ impl Network {
         }
         let last = Linear::new(&mut params, "last", 8 * w, CLASSES.len() as i64, device)?;
         let noise = BinaryNoise::unit_slope(config.noise);
+        let noise = BinaryNoise::with_scale(config.noise, noise.scale() * config.noise_scale)?;
         let units = Units { noise, proxy: Proxy::Matched, code: Code::PlusMinus };
-        Ok(Network { params, first, layers, norms, last, units })
+        let network = Network { params, first, layers, norms, last, units };
+        let _guard = tch::no_grad_guard();
+        for w in network.weights() {
+            let _ = w.eta().detach().f_mul_scalar_(config.weight_spread)?;
+        }
+        Ok(network)
     }
 
     /// Parameters that are learnt.

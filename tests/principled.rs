@@ -532,9 +532,9 @@ fn b6_lipschitz_constants_at_initialisation() {
         }
         slope(&points)
     };
-    for (alone, want, other) in [(false, -0.5, -1.0), (true, -1.0, -0.5)] {
+    for (alone, want, other) in [(false, -0.5, -1.0f64), (true, -1.0, -0.5)] {
         let (b, se) = fitted(alone);
         println!("change of g_i, {}: slope {b:.4} +- {se:.4}", if alone { "x_i flipped" } else { "any two states" });
-        assert!((b - want).abs() < 2.59 * se && (b - f64::from(other)).abs() > 5.0 * se, "{b} {se}");
+        assert!((b - want).abs() < 2.59 * se && (b - other).abs() > 5.0 * se, "{b} {se}");
     }
 }

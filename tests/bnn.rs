@@ -23,27 +23,24 @@ fn tensors(run: &Path) -> Vec<(String, tch::Tensor)> {
     all
 }
 
-/// Each noise learns the generated images of one batch by heart as far as 4 channels go; at a rate of nothing it does not.
+/// Sixteen generated images are learnt by heart, as far as 8 channels go, under each noise of the units, from certain weights
+/// within reach of the rate (on ±1); at a rate of nothing they are not.
 #[test]
 fn every_noise_learns() {
     let place = tempfile::tempdir().unwrap();
-    let sizes = "--train-size 16 --batch-size 16 --test-size 8 --eval-every 0 --log-every 10 --augment none";
-    let cases = [
-        ("logistic", "--steps 150"),
-        ("uniform", "--steps 150 --noise uniform --weight-noise uniform --clip"),
-        ("triangular", "--steps 150 --noise triangular --weight-noise triangular"),
-        ("idle", "--steps 60 --lr 1e-9"),
-    ];
-    for (out, args) in cases {
-        good(bnn(place.path(), out, &format!("{args} {sizes}")).output().unwrap());
-        let lines = metrics(&place.path().join(out));
+    let common = "--train-size 16 --batch-size 16 --test-size 8 --eval-every 0 --log-every 10 --augment none --width 8 \
+                  --weight-noise uniform --clip --weight-spread 10";
+    for (noise, steps) in [("logistic", 150), ("uniform", 150), ("triangular", 150), ("idle", 60)] {
+        let case = if noise == "idle" { "--lr 1e-9".to_string() } else { format!("--noise {noise}") };
+        good(bnn(place.path(), noise, &format!("{common} {case} --steps {steps}")).output().unwrap());
+        let lines = metrics(&place.path().join(noise));
         let losses: Vec<f64> =
             lines.iter().filter(|l| l["accuracy"].is_number()).map(|l| l["loss"].as_f64().unwrap()).collect();
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
         let fall = mean(&losses[..3]) - mean(&losses[losses.len() - 3..]);
-        println!("{out}: the loss falls by {fall:.3} from {:.3}", mean(&losses[..3]));
-        assert!(if out == "idle" { fall.abs() < 0.6 } else { fall > 0.8 }, "{out}: {fall}");
-        let seen = finals(&place.path().join(out));
+        println!("{noise}: the loss falls by {fall:.3} from {:.3}", mean(&losses[..3]));
+        assert!(if noise == "idle" { fall.abs() < 0.3 } else { fall > 0.5 }, "{noise}: {fall}");
+        let seen = finals(&place.path().join(noise));
         for name in ["det", "det_refit", "1", "10"] {
             assert!((0.0..=1.0).contains(&seen[format!("test_accuracy_{name}")].as_f64().unwrap()), "{name}");
         }

@@ -234,7 +234,7 @@ fn alg2_layers_of_binary_weights() {
         assert!(distance(&det, &x.matmul(&(&theta * 2.0 - 1.0).sign().to_kind(Kind::Float).tr())) < 1e-4);
         let mut draws = HostNoise::new(2);
         let mean = ensemble(2000, &mut draws, |m| Ok(linear.forward(&x, m)?.detach())).unwrap();
-        let variance = x.square().to_kind(Kind::Double).matmul(&(&theta * (1.0 - &theta) * 4.0).tr());
+        let variance = x.square().to_kind(Kind::Double).matmul(&(&theta * (1f64 - &theta) * 4f64).tr());
         let want = x.to_kind(Kind::Double).matmul(&(&theta * 2.0 - 1.0).tr());
         let z = ((mean.to_kind(Kind::Double) - want) / (variance / 2000.0).sqrt()).abs().max().double_value(&[]);
         assert!(z < common::stats::Z_LIMIT, "{shape:?}: z {z}");

@@ -145,7 +145,8 @@ impl Config {
     /// Fills in the preset and the defaults, and refuses what makes no sense.
     pub fn new(args: &Args) -> Result<Config> {
         let (smoke, narrow) = (args.preset == Preset::Smoke, args.preset == Preset::Narrow);
-        let factors = [("--lr", args.lr), ("--weight-spread", args.weight_spread), ("--noise-scale", args.noise_scale)];
+        let weight_spread = args.weight_spread.unwrap_or(if narrow { 5.0 } else { 1.0 });
+        let factors = [("--lr", args.lr), ("--weight-spread", weight_spread), ("--noise-scale", args.noise_scale)];
         for (flag, value) in factors {
             if !(value.is_finite() && value > 0.0) {
                 return Err(Error::range(flag, "positive and finite", value));

@@ -76,7 +76,7 @@ sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every 
 	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
 	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
 
-bnn: build ## binary weights and activations on CIFAR-10, a quarter of the channels, 14 epochs (40 minutes on one idle core)
+bnn: build ## binary weights and activations on CIFAR-10, a quarter of the channels, 14 epochs, three noises (40 minutes each on one idle core)
 	$(SWEEP) experiments/bnn/sweeps/narrow.toml --jobs $(JOBS)
 
 bnn-table1: build ## Table 1 of the straight-through paper: three noises, four seeds, 500 epochs (GPU; days)

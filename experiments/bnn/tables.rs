@@ -30,7 +30,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
 
 fn table1(groups: &[Group]) -> Result<Table> {
     let paper: published::Table = serde_json::from_str(include_str!("published/table1.json"))?;
-    let head = ["network", "noise", "images", "epochs", "n", "det", "10-sample", "det, own normalisation"];
+    let head = ["network", "noise", "weights", "images", "epochs", "n", "det", "10-sample", "det, own normalisation"];
     let percent = |s: Option<Spread>| match s {
         Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.1} ± {std:.1}"),
         Some(Spread { mean, .. }) => format!("{mean:.1}"),
@@ -49,7 +49,7 @@ fn table1(groups: &[Group]) -> Result<Table> {
         let own = ["logistic", "uniform", "triangular"].contains(&row.as_str());
         let network = if own { "published, width 128".to_string() } else { format!("published: {row}") };
         let [noise, epochs, n] = if own { [row.as_str(), "500", "4"] } else { [""; 3] };
-        let texts = [&network, noise, "cifar10", epochs, n, &shown("det"), &shown("10-sample"), ""];
+        let texts = [&network, noise, "", "cifar10", epochs, n, &shown("det"), &shown("10-sample"), ""];
         rows.push(texts.map(str::to_string).to_vec());
     }
     for g in groups {
@@ -65,7 +65,9 @@ fn table1(groups: &[Group]) -> Result<Table> {
         };
         let images = format!("{} ({} of training)", of("dataset"), of("train_size"));
         let epochs = g.epochs().map(|e| e.to_string()).unwrap_or_default();
-        let mut row = vec![format!("ours, width {}", of("width")), of("noise"), images, epochs];
+        let clipped = if of("clip") == "true" { ", clipped" } else { "" };
+        let weights = format!("{} x {}{clipped}", of("weight_noise"), of("weight_spread"));
+        let mut row = vec![format!("ours, width {}", of("width")), of("noise"), weights, images, epochs];
         row.push(g.outcomes().count().to_string());
         row.extend(COLUMNS.iter().map(|(metric, _)| scaled(metric)));
         rows.push(row);
@@ -75,6 +77,10 @@ fn table1(groups: &[Group]) -> Result<Table> {
         title: "Table 1: test accuracy on CIFAR-10, %".into(),
         columns: head.map(str::to_string).to_vec(),
         rows,
-        notes: paper.notes.clone(),
+        notes: [
+            paper.notes.as_slice(),
+            &["weights: their noise, the factor on latent weights at the start, and whether these are clipped".into()],
+        ]
+        .concat(),
     })
 }

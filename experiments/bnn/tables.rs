@@ -40,7 +40,10 @@ fn table1(groups: &[Group]) -> Result<Table> {
     for row in &paper.rows {
         let cell = |column: &str| paper.cells.iter().find(|c| c.row == *row && c.column == column);
         let shown = |column: &str| {
-            let value = percent(cell(column).map(|c| Spread { n: 1, mean: c.mean, std: c.std }));
+            let value = match cell(column) {
+                Some(c) if c.std.is_none() => c.mean.to_string(),
+                found => percent(found.map(|c| Spread { n: 4, mean: c.mean, std: c.std })),
+            };
             match cell(column).and_then(|c| c.printed.as_ref()) {
                 Some(printed) => format!("{value} ({printed})"),
                 None => value,

@@ -10,7 +10,8 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
+	bnn bnn-table1 stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops listops-table1 sbn-vae like-for-like \
+	like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +75,12 @@ stochbp-tables: build ## tables of experiments/stochbp/README.md, from the resul
 sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
 	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
 	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
+
+bnn: build ## binary weights and activations on CIFAR-10, a quarter of the channels, 14 epochs, three noises (40 minutes each on one idle core)
+	$(SWEEP) experiments/bnn/sweeps/narrow.toml --jobs $(JOBS)
+
+bnn-table1: build ## Table 1 of the straight-through paper: three noises, four seeds, 500 epochs (GPU; days)
+	$(SWEEP) experiments/bnn/sweeps/table1.toml --jobs 1
 
 sbn-vae: build ## one Bernoulli VAE or belief network: make sbn-vae PRESET=rodeo-2x200 ESTIMATOR=reinmax SEED=0
 	$(BIN)/sbn-vae --preset $(or $(PRESET),rodeo-2x200) --estimator $(or $(ESTIMATOR),reinmax) --seed $(or $(SEED),0)

@@ -60,7 +60,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("estimators", &["dist", "noise", "kernels", "autograd", "exact"]),
     ("probe", &["estimators", "exact", "noise", "dist"]),
     ("stochbp", &["dist", "noise"]),
-    ("optim", &["kernels", "autograd"]),
+    // mirror descent steps in the parameter of a noise law
+    ("optim", &["kernels", "autograd", "dist"]),
     ("nas", &[]),
     // a tree-LSTM draws within its recursion, so it takes a drop-in
     ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators", "nas"]),

@@ -163,6 +163,35 @@ impl BinaryNoise {
         density / self.scale
     }
 
+    /// `F^-1(p)`, any shape and floating kind: the parameter of a unit that is 1 with probability p. At 0 and 1 the ends of
+    /// the support, infinite for logistic and normal noise.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for a kind that is not floating.
+    pub fn quantile(&self, p: &Tensor) -> Result<Tensor> {
+        let z = match self.shape {
+            Shape::Logistic => p.f_logit(None)?,
+            Shape::Uniform => p.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?,
+            Shape::Triangular => {
+                // the inverse of the cdf on either side of 0
+                let half = |p: &Tensor| -> Result<Tensor> { Ok(p.f_mul_scalar(2.0)?.f_sqrt()?) };
+                let below = half(p)?.f_sub_scalar(1.0)?;
+                let above = half(&p.f_neg()?.f_add_scalar(1.0)?)?.f_neg()?.f_add_scalar(1.0)?;
+                below.f_where_self(&p.f_lt(0.5)?, &above)?
+            }
+            Shape::Normal => p.f_special_ndtri()?,
+        };
+        if self.scale == 1.0 { Ok(z) } else { Ok(z.f_mul_scalar(self.scale)?) }
+    }
+
+    /// Where F reaches 1: the support is `[-s, s]`. Infinite for logistic and normal noise.
+    pub fn support(&self) -> f64 {
+        match self.shape {
+            Shape::Logistic | Shape::Normal => f64::INFINITY,
+            Shape::Uniform | Shape::Triangular => self.scale,
+        }
+    }
+
     /// Draws of Z itself.
     ///
     /// # Errors
@@ -170,15 +199,7 @@ impl BinaryNoise {
     pub fn sample(&self, size: &[i64], kind: Kind, device: Device, noise: &mut dyn Noise) -> Result<Tensor> {
         let z = match self.shape {
             Shape::Logistic => noise.logistic(size, kind, device)?,
-            Shape::Uniform => noise.uniform(size, kind, device)?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?,
-            Shape::Triangular => {
-                // the inverse of the cdf on either side of 0
-                let u = noise.uniform(size, kind, device)?;
-                let half = |u: &Tensor| -> Result<Tensor> { Ok(u.f_mul_scalar(2.0)?.f_sqrt()?) };
-                let below = half(&u)?.f_sub_scalar(1.0)?;
-                let above = half(&u.f_neg()?.f_add_scalar(1.0)?)?.f_neg()?.f_add_scalar(1.0)?;
-                below.f_where_self(&u.f_lt(0.5)?, &above)?
-            }
+            Shape::Uniform | Shape::Triangular => return self.quantile(&noise.uniform(size, kind, device)?),
             Shape::Normal => noise.normal(size, kind, device)?,
         };
         if self.scale == 1.0 { Ok(z) } else { Ok(z.f_mul_scalar(self.scale)?) }

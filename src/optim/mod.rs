@@ -2,6 +2,7 @@
 //! a learning rate.
 pub mod bounded;
 mod clip;
+pub mod mirror;
 pub mod sgd;
 pub use bounded::minimize_bounded;
 pub use clip::clip_grad_norm;

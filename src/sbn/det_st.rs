@@ -2,8 +2,8 @@
 use super::draws::Draws;
 use super::network::{Batch, Loss, Network};
 use super::registry::{Claims, Knobs, Mean, Randomness, Rule};
-use super::st;
 use super::surrogate::straight_through_loss;
+use super::units::{Proxy, sign};
 use crate::error::Result;
 
 /// What it promises.
@@ -27,9 +27,6 @@ pub fn build(_: &Knobs) -> Result<DeterministicStraightThrough> {
 
 impl Rule for DeterministicStraightThrough {
     fn loss(&self, network: &Network, batch: &Batch, _: &mut Draws) -> Result<Loss> {
-        straight_through_loss(network, batch, st::derivative, &mut |_, a| {
-            let a = a.detach();
-            Ok(a.f_ge(0.0)?.f_to_kind(a.kind())? * 2.0 - 1.0)
-        })
+        straight_through_loss(network, batch, Proxy::Matched, &mut |_, a| sign(a))
     }
 }

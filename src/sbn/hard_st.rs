@@ -3,6 +3,7 @@ use super::draws::Draws;
 use super::network::{Batch, Loss, Network};
 use super::registry::{Claims, Knobs, Mean, Randomness, Rule};
 use super::surrogate::straight_through_loss;
+use super::units::Proxy;
 use crate::error::Result;
 
 /// What it promises.
@@ -27,7 +28,6 @@ pub fn build(_: &Knobs) -> Result<HardStraightThrough> {
 
 impl Rule for HardStraightThrough {
     fn loss(&self, network: &Network, batch: &Batch, draws: &mut Draws) -> Result<Loss> {
-        let derivative = |_: &_, a: &tch::Tensor| -> Result<_> { Ok(a.f_abs()?.f_lt(1.0)?.f_to_kind(a.kind())?) };
-        straight_through_loss(network, batch, derivative, &mut |k, a| draws.states(k, network.noise(), a))
+        straight_through_loss(network, batch, Proxy::Htanh, &mut |k, a| draws.states(k, network.noise(), a))
     }
 }

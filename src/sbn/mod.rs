@@ -20,6 +20,7 @@
 //! | learning-rate search on the mean of last losses | on an exponential average | `sbn-train --lr-objective last` |
 //!
 //! Legend: `B` batch, `K` class scores, `L` layers, `n` units of a layer, `R` replicas of a network.
+#![doc = include_str!("principled.md")]
 mod baseline;
 mod draws;
 mod evaluate;
@@ -30,6 +31,8 @@ mod network;
 mod objective;
 mod registry;
 mod surrogate;
+mod units;
+mod weights;
 mod zero_one;
 
 pub use baseline::Ewa;
@@ -41,6 +44,8 @@ pub use layer::{Affine, Layer, Spec, State};
 pub use network::{Batch, Description, Loss, Network, Sample};
 pub use objective::{Objective, ScoreLoss};
 pub use registry::{Claims, Knobs, Mean, Randomness, Rule};
+pub use units::{Proxy, Units, sign};
+pub use weights::{BinaryConv2d, BinaryLinear, BinaryWeight, Mode, ensemble};
 pub use zero_one::ZeroOne;
 
 registry::registry! {

@@ -3,9 +3,8 @@ use super::draws::Draws;
 use super::network::{Batch, Loss, Network};
 use super::registry::{Claims, Knobs, Mean, Randomness, Rule};
 use super::surrogate::straight_through_loss;
-use crate::dist::binary::BinaryNoise;
+use super::units::Proxy;
 use crate::error::Result;
-use tch::Tensor;
 
 /// What it promises.
 pub const CLAIMS: Claims = Claims {
@@ -30,11 +29,6 @@ pub fn build(_: &Knobs) -> Result<StraightThrough> {
 
 impl Rule for StraightThrough {
     fn loss(&self, network: &Network, batch: &Batch, draws: &mut Draws) -> Result<Loss> {
-        straight_through_loss(network, batch, derivative, &mut |k, a| draws.states(k, network.noise(), a))
+        straight_through_loss(network, batch, Proxy::Matched, &mut |k, a| draws.states(k, network.noise(), a))
     }
-}
-
-/// `2 F'(a)`.
-pub(super) fn derivative(noise: &BinaryNoise, a: &Tensor) -> Result<Tensor> {
-    Ok(noise.pdf(a)? * 2.0)
 }

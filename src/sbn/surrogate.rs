@@ -1,36 +1,19 @@
 //! Pieces that several methods share.
 use super::draws::Draws;
 use super::network::{Batch, Loss, Network};
-use crate::autograd::Function;
+use super::units::{Proxy, straight_through};
 use crate::dist::binary::{BinaryNoise, Shape};
 use crate::error::Result;
 use tch::Tensor;
-
-/// From pre-activations to the derivative that a straight-through unit pretends to have.
-pub(super) type Derivative = fn(&BinaryNoise, &Tensor) -> Result<Tensor>;
-
-/// States x as a function of a with a derivative of one's choice: forward x, backward `g * derivative(a)`.
-fn straight_through(noise: BinaryNoise, a: &Tensor, x: Tensor, derivative: Derivative) -> Result<Tensor> {
-    let mut out = Function::new("StraightThrough")
-        .inputs(&[a])
-        .save(&[a])
-        .apply(|| Ok(vec![x]), move |node| Ok(vec![Some(node.grad(0)? * derivative(&noise, &node.saved()[0])?)]))?;
-    Ok(out.remove(0))
-}
 
 /// From the layer's number and pre-activations to its states, without a graph.
 pub(super) type States<'a> = &'a mut dyn FnMut(usize, &Tensor) -> Result<Tensor>;
 
 /// A network whose units are straight-through: the ordinary backward of the loss at the states.
-pub(super) fn straight_through_loss(
-    network: &Network,
-    batch: &Batch,
-    derivative: Derivative,
-    states: States,
-) -> Result<Loss> {
+pub(super) fn straight_through_loss(network: &Network, batch: &Batch, proxy: Proxy, states: States) -> Result<Loss> {
     deterministic_loss(network, batch, &mut |k, a| {
         let x = states(k, a)?;
-        straight_through(*network.noise(), a, x, derivative)
+        straight_through(network.noise(), proxy, 1.0, a, x)
     })
 }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Folder below `THRUWAY_DATA` or the project's data folder.
 pub const FOLDER: &str = "newsgroups20";
 /// Of the documents of both parts, whatever their order ([`Newsgroups::fingerprint`]).
-pub const FINGERPRINT: &str = "";
+pub const FINGERPRINT: &str = "f119fb33a47fe263e4d164c2b30d32883ee6582ed3bf45b0744b7f6c7867842c";
 /// Documents of the training and the test part.
 pub const DOCUMENTS: (usize, usize) = (11_269, 7_505);
 /// Words of the vocabulary.

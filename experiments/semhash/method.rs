@@ -29,18 +29,6 @@ pub enum Method {
 }
 
 impl Method {
-    /// All.
-    pub const ALL: [Method; 8] = [
-        Method::Arm,
-        Method::GumbelSoftmax,
-        Method::St,
-        Method::DetSt,
-        Method::IdentitySt,
-        Method::Psa,
-        Method::Reinmax,
-        Method::Disarm,
-    ];
-
     /// The name on the command line.
     pub fn name(self) -> String {
         use clap::ValueEnum;

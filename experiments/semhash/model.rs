@@ -2,7 +2,7 @@
 use tch::{Device, Tensor};
 use thruway::error::Result;
 use thruway::estimators::Objective;
-use thruway::nn::bow::{Bags, WordLayer, multinomial_nll};
+use thruway::nn::bow::{Bags, Precision, WordLayer, multinomial_nll, output_nll_bf16};
 use thruway::nn::{Linear, Params};
 
 /// Rows that are decoded at once where no gradient is wanted: their scores stay in a cache.
@@ -12,6 +12,7 @@ const TOGETHER: i64 = 256;
 #[derive(Debug)]
 pub struct Model {
     params: Params,
+    precision: Precision,
     words: WordLayer,
     code: Linear,
     hidden: Linear,
@@ -20,7 +21,7 @@ pub struct Model {
 
 impl Model {
     /// With fresh weights, uniform in ±1/sqrt(inputs).
-    pub fn new(vocabulary: i64, hidden: i64, bits: i64, device: Device) -> Result<Model> {
+    pub fn new(vocabulary: i64, hidden: i64, bits: i64, precision: Precision, device: Device) -> Result<Model> {
         let mut params = Params::default();
         Ok(Model {
             words: WordLayer::new(&mut params, "encoder.0", vocabulary, hidden, device)?,
@@ -28,6 +29,7 @@ impl Model {
             hidden: Linear::new(&mut params, "decoder.0", bits, hidden, device)?,
             output: Linear::new(&mut params, "decoder.2", hidden, vocabulary, device)?,
             params,
+            precision,
         })
     }
 
@@ -41,15 +43,30 @@ impl Model {
         self.params.iter().filter(|(n, _)| n.starts_with("encoder.")).map(|(_, t)| t).collect()
     }
 
-    /// Logits of the bits, `[B, n]`; `dense`: through the dense matrix of frequencies.
+    /// Pre-activations of the first layer, `[B, H]`; `dense`: through the dense matrix of frequencies.
+    pub fn first(&self, bags: &Bags, dense: bool) -> Result<Tensor> {
+        if dense { self.words.forward_dense(bags) } else { self.words.forward(bags) }
+    }
+
+    /// Logits of the bits, `[B, n]`.
     pub fn logits(&self, bags: &Bags, dense: bool) -> Result<Tensor> {
-        let a = if dense { self.words.forward_dense(bags)? } else { self.words.forward(bags)? };
-        self.code.forward(&a.f_relu()?)
+        self.code.forward(&self.first(bags, dense)?.f_relu()?)
     }
 
     /// Scores of the words, `[.., n] -> [.., V]`.
     pub fn decode(&self, x: &Tensor) -> Result<Tensor> {
         self.output.forward(&self.hidden.forward(x)?.f_relu()?)
+    }
+
+    /// Reconstruction losses of codes `[M, B, n]` -> `[M, B]`.
+    fn nll(&self, x: &Tensor, bags: &Bags) -> Result<Tensor> {
+        match self.precision {
+            Precision::F32 => multinomial_nll(&self.decode(x)?, bags),
+            Precision::Bf16 => {
+                let h = self.hidden.forward(x)?.f_relu()?;
+                output_nll_bf16(&h, self.output.weight(), self.output.bias(), bags)
+            }
+        }
     }
 
     /// The reconstruction loss of these documents as a function of their codes.
@@ -72,7 +89,7 @@ impl Reconstruction<'_> {
     }
 
     fn values(&self, x: &Tensor) -> Result<Tensor> {
-        multinomial_nll(&self.model.decode(x)?, self.bags)
+        self.model.nll(x, self.bags)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Both phases of training, and evaluation.
 use crate::args::{Args, Config};
 use crate::documents::{Data, rows};
+use crate::measure::{self, Effort, Row};
 use crate::method::Method;
 use crate::model::Model;
 use crate::retrieval::{Codes, precision};
@@ -32,6 +33,11 @@ struct Progress {
     /// Sum of the losses of the epoch so far, over documents; and their number.
     sum: f64,
     documents: f64,
+    /// Evaluations so far: epoch, training loss.
+    curve: Vec<(i64, f64)>,
+    /// Measurements so far, and the epochs they were made after.
+    accuracy: Vec<Row>,
+    measured: Vec<i64>,
     /// Metrics for the summary.
     last: Map<String, Value>,
 }
@@ -70,21 +76,27 @@ fn repeated(
 }
 
 /// Everything that a step changes.
-struct Trained {
-    model: Model,
-    adam: Adam,
+pub struct Trained {
+    pub model: Model,
+    pub adam: Adam,
 }
 
 impl Trained {
-    fn new(config: &Config, data: &Data, device: Device) -> Result<Trained> {
-        let model = Model::new(data.vocabulary, config.hidden_dim, config.bits, device)?;
+    /// A fresh model.
+    pub fn new(config: &Config, data: &Data, device: Device) -> Result<Trained> {
+        let model = Model::new(data.vocabulary, config.hidden_dim, config.bits, config.precision, device)?;
         Ok(Trained { adam: adam(&model, config)?, model })
     }
 
     /// One step; the mean loss of a document before it.
-    fn step(&mut self, estimator: &Built, times: i64, bags: &Bags) -> Result<f64> {
+    pub fn step(&mut self, estimator: &Built, times: i64, bags: &Bags) -> Result<f64> {
+        self.step_on(estimator, times, bags, false)
+    }
+
+    /// The same, with the input of the first layer as a dense matrix or not.
+    pub fn step_on(&mut self, estimator: &Built, times: i64, bags: &Bags, dense: bool) -> Result<f64> {
         self.adam.zero_grad();
-        let logits = self.model.logits(bags, false)?;
+        let logits = self.model.logits(bags, dense)?;
         let loss = if times > 1 {
             repeated(estimator, &self.model, bags, &logits, times, &mut TorchNoise)?
         } else {
@@ -173,6 +185,8 @@ pub fn run(args: Args) -> Result<()> {
         run.save(0, 0, &at.checkpoint(&trained, &order, device)?)?;
     }
     let stream = SideStream::new(device, seed, "evaluation");
+    let probe = SideStream::new(device, seed, "measurement");
+    at.measure_if_due(&config, &trained.model, &data, &probe, device, &run)?;
 
     while at.step < last_step {
         if at.batch == 0 {
@@ -217,6 +231,9 @@ pub fn run(args: Args) -> Result<()> {
                     metrics.extend(retrieve(model, &data, device)?);
                 }
             }
+            if let Some((_, loss)) = metrics.iter().find(|(n, _)| *n == "train_loss") {
+                at.curve.push((at.epoch + i64::from(!end_of_epoch), *loss));
+            }
             for (name, value) in &metrics {
                 at.last.insert((*name).into(), (*value).into());
                 if switch {
@@ -224,6 +241,9 @@ pub fn run(args: Args) -> Result<()> {
                 }
             }
             run.log(at.step, at.epoch + i64::from(!end_of_epoch), &metrics)?;
+            if end_of_epoch {
+                at.measure_if_due(&config, &trained.model, &data, &probe, device, &run)?;
+            }
             run.resume_clock();
         } else if at.step % args.run.log_every == 0 {
             run.log(at.step, at.epoch + 1, &[("loss", loss_now)])?;
@@ -236,7 +256,11 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     run.save(at.step, at.epoch, &at.checkpoint(&trained, &order, device)?)?;
-    let metrics = std::mem::take(&mut at.last);
+    let mut metrics = std::mem::take(&mut at.last);
+    metrics.insert("curve".into(), json!(at.curve));
+    if config.measure.is_some() {
+        metrics.insert("accuracy".into(), rounded(serde_json::to_value(&at.accuracy)?));
+    }
     run.finish(at.step, at.epoch, metrics)?;
     Ok(())
 }
@@ -249,7 +273,52 @@ impl Trained {
     }
 }
 
+/// Numbers with six digits: the files stay small.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(n) if n.is_f64() => {
+            n.as_f64().and_then(|x| format!("{x:.5e}").parse::<f64>().ok()).map_or(Value::Number(n), |x| json!(x))
+        }
+        Value::Array(a) => a.into_iter().map(rounded).collect(),
+        Value::Object(o) => Value::Object(o.into_iter().map(|(k, v)| (k, rounded(v))).collect()),
+        other => other,
+    }
+}
+
 impl Progress {
+    /// Measures all estimators if the configuration wants it here: at the start, and after every so many epochs of the first
+    /// phase. The documents are the same at every measurement.
+    fn measure_if_due(
+        &mut self,
+        config: &Config,
+        model: &Model,
+        data: &Data,
+        stream: &SideStream,
+        device: Device,
+        run: &Run,
+    ) -> Result<()> {
+        let Some(m) = config.measure.filter(|m| self.epoch % m.every == 0 && self.epoch <= config.epochs) else {
+            return Ok(());
+        };
+        if self.measured.contains(&self.epoch) {
+            return Ok(());
+        }
+        let order = stream.at(-1, || Ok(Tensor::f_randperm(data.train.len() as i64, (Kind::Int64, Device::Cpu))?))?;
+        let most = data.train.len() as i64;
+        let batch = |i: i64| {
+            let from = (i * m.batch_size).min(most - 1);
+            data.bags(&data.train, &rows(&order, from, m.batch_size)?, device)
+        };
+        let batches = (0..m.batches).map(batch).collect::<Result<Vec<_>>>()?;
+        let effort = Effort { trials: m.trials, psa_trials: m.psa_trials, reference: m.reference };
+        let say = |text: &str| run.say(text);
+        let found =
+            stream.at(self.step, || measure::measure(model, &batches, self.epoch, &effort, &mut TorchNoise, &say))?;
+        self.accuracy.extend(found);
+        self.measured.push(self.epoch);
+        Ok(())
+    }
+
     /// All that a resumed run needs.
     fn checkpoint(&self, trained: &Trained, order: &Tensor, device: Device) -> Result<Checkpoint> {
         let mut tensors: Vec<(String, Tensor)> =

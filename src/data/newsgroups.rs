@@ -87,10 +87,8 @@ impl Documents {
     fn renumbered(&self, number: &[Option<u32>]) -> Documents {
         let mut out = Documents { starts: vec![0], groups: self.groups.clone(), ..Documents::default() };
         for i in 0..self.len() {
-            let mut row: Vec<(u32, u32)> = self
-                .row(i)
-                .filter_map(|e| Some((number[self.words[e] as usize]?, self.counts[e])))
-                .collect();
+            let mut row: Vec<(u32, u32)> =
+                self.row(i).filter_map(|e| Some((number[self.words[e] as usize]?, self.counts[e]))).collect();
             row.sort_unstable();
             out.words.extend(row.iter().map(|(w, _)| w));
             out.counts.extend(row.iter().map(|(_, c)| c));
@@ -158,7 +156,11 @@ impl Newsgroups {
     pub fn read(folder: &Path, source: Source) -> Result<Newsgroups> {
         let (path, bytes) = open(folder, "vocabulary.txt")?;
         let text = String::from_utf8(bytes).map_err(|e| {
-            wrong(&path, 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count(), "not UTF-8")
+            wrong(
+                &path,
+                1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count(),
+                "not UTF-8",
+            )
         })?;
         let vocabulary: Vec<String> = text.lines().map(str::to_string).collect();
         if let Some(i) = vocabulary.iter().position(String::is_empty) {
@@ -358,9 +360,8 @@ fn triplets(path: &Path, bytes: &[u8], groups: Vec<u8>, vocabulary: usize) -> Re
             let got = String::from_utf8_lossy(line);
             return Err(wrong(path, i, format!("expected `document word count`, got {got:?}")));
         };
-        let refuse = |what: &str, limit: usize, got: u32| {
-            Err(wrong(path, i, format!("{what} {got}, expected 1 to {limit}")))
-        };
+        let refuse =
+            |what: &str, limit: usize, got: u32| Err(wrong(path, i, format!("{what} {got}, expected 1 to {limit}")));
         if document == 0 || document as usize > groups.len() {
             return refuse("document", groups.len(), document);
         }
@@ -371,7 +372,8 @@ fn triplets(path: &Path, bytes: &[u8], groups: Vec<u8>, vocabulary: usize) -> Re
             return Err(wrong(path, i, "a count of 0"));
         }
         if (document, word) <= before {
-            let reason = format!("document {document}, word {word} after {}, {}: not in ascending order", before.0, before.1);
+            let reason =
+                format!("document {document}, word {word} after {}, {}: not in ascending order", before.0, before.1);
             return Err(wrong(path, i, reason));
         }
         for _ in before.0..document {

@@ -131,6 +131,48 @@ fn newsgroups_damage_is_named_by_file_and_line() {
     assert!(e.contains("test.label: missing, while train.data is there"), "{e}");
 }
 
+/// From a server of this machine that has the archive and the vocabulary, and from one whose archive lacks a file.
+#[test]
+fn newsgroups_fetched_and_unpacked() {
+    use std::io::{BufRead, BufReader, Write};
+    let archive = |files: &[(&str, &str)]| {
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(vec![], flate2::Compression::fast()));
+        for (name, text) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, format!("20news-bydate/matlab/{name}"), text.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    };
+    let serve = |archive: Vec<u8>| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let request = lines.next().unwrap_or_default();
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let body = if request.contains(newsgroups::ARCHIVE) { &archive[..] } else { FILES[0].1.as_bytes() };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.as_bytes(), body].concat());
+            }
+        });
+        base
+    };
+    let (bad, good) = (serve(archive(&FILES[1..4])), serve(archive(&FILES[1..])));
+    let place = tempfile::tempdir().unwrap();
+    let get = |mirrors: &[&str]| thruway::data::fetch::fetch_newsgroups_from(place.path(), mirrors);
+    let reason = get(&[&bad]).unwrap_err();
+    assert!(reason.contains("20news-bydate-matlab.tgz holds no test.data"), "{reason}");
+    assert!(!place.path().join(newsgroups::FOLDER).exists());
+    let (folder, source) = get(&[&bad, &good]).unwrap();
+    assert_eq!(source, Source::Fetched { from: good.clone() });
+    assert_eq!(read(&folder).unwrap().train.words, [0, 2, 0, 1, 3, 4]);
+    assert_eq!(get(&[]).unwrap().1, Source::Project, "the second time it is there");
+}
+
 #[test]
 fn newsgroups_of_the_original() {
     let places = Places::from_env();
@@ -162,7 +204,8 @@ fn newsgroups_generated_documents_are_the_same_everywhere_and_have_topics() {
     let own = |i: usize| {
         let topic = 1000 + 50 * u32::from(a.train.groups[i]);
         let inside = a.train.row(i).filter(|e| (topic..topic + 50).contains(&a.train.words[*e]));
-        inside.map(|e| a.train.counts[e]).sum::<u32>() as f64 / a.train.row(i).map(|e| a.train.counts[e]).sum::<u32>() as f64
+        inside.map(|e| a.train.counts[e]).sum::<u32>() as f64
+            / a.train.row(i).map(|e| a.train.counts[e]).sum::<u32>() as f64
     };
     let mean = (0..200).map(own).sum::<f64>() / 200.0;
     assert!((mean - 0.5).abs() < 0.05, "half of the words are the topic's own: {mean}");
@@ -332,7 +375,8 @@ fn small() -> Model {
 
 /// Gradient of the expected losses in the logits `[4, 3]`, by all eight codes.
 fn enumerated(model: &Model, bags: &Bags, logits: &Tensor) -> Tensor {
-    let codes = Tensor::from_slice(&(0..24).map(|i| f64::from(i / 3 >> (i % 3) & 1)).collect::<Vec<_>>()).view([8, 1, 3]);
+    let codes =
+        Tensor::from_slice(&(0..24).map(|i| f64::from(i / 3 >> (i % 3) & 1)).collect::<Vec<_>>()).view([8, 1, 3]);
     let x = codes.to_kind(Kind::Float).expand([8, 4, 3], false).contiguous();
     let f = thruway::estimators::Objective::branch(&model.reconstruction(bags), &x).unwrap().to_kind(Kind::Double);
     let leaf = logits.detach().to_kind(Kind::Double).set_requires_grad(true);
@@ -435,21 +479,20 @@ fn straight_through_forms_by_formula() {
 fn psa_of_one_layer_is_local_expectation() {
     use thruway::sbn::{self, Description, HeadGradient, Network, Spec};
     tch::manual_seed(1);
-    let out = normals(&[6, 5], Kind::Double, 9);
-    let decode = move |scores: &Tensor| scores.relu().linear(&out, None::<&Tensor>).log_softmax(-1, Kind::Double).select(-1, 2);
-    let f = decode.clone();
+    fn decode(scores: &Tensor) -> Tensor {
+        let out = normals(&[6, 5], Kind::Double, 9);
+        scores.relu().linear(&out, None::<&Tensor>).log_softmax(-1, Kind::Double).select(-1, 2)
+    }
     let description = Description {
         input: vec![4],
         layers: vec![Spec::Linear { units: 3 }],
         scores: 5,
-        objective: sbn::Objective::Custom(Arc::new(move |s: &Tensor, _: &Tensor| Ok(f(s)))),
+        objective: sbn::Objective::Custom(Arc::new(|s: &Tensor, _: &Tensor| Ok(decode(s)))),
         ..Description::default()
     };
     let network = Network::new(&description, Kind::Double, Device::Cpu).unwrap();
     let input = normals(&[1, 4], Kind::Double, 2);
-    let psa = sbn::Method::Psa
-        .build(&sbn::Knobs { head: Some(HeadGradient::Plain), ..sbn::Knobs::default() })
-        .unwrap();
+    let psa = sbn::Method::Psa.build(&sbn::Knobs { head: Some(HeadGradient::Plain), ..sbn::Knobs::default() }).unwrap();
     let parameter = |name: &str| network.params().iter().find(|(n, _)| *n == name).unwrap().1.shallow_clone();
     let (bias, w, b) = (parameter("layers.0.bias"), parameter("head.weight"), parameter("head.bias"));
     let logits = network.sample(&input, &mut HostNoise::new(1)).unwrap().preactivations.remove(0).detach();

@@ -44,7 +44,10 @@ fn semhash_every_estimator_learns_and_leaves_a_complete_run() {
         good(output);
         let run = place.path().join(e);
         let config = read(&run.join("config.json"))["config"].clone();
-        assert_eq!((config["dataset"].as_str(), config["data"]["train"].as_i64()), (Some("newsgroups20-generated"), Some(2000)));
+        assert_eq!(
+            (config["dataset"].as_str(), config["data"]["train"].as_i64()),
+            (Some("newsgroups20-generated"), Some(2000))
+        );
         let last = finals(&run);
         let curve: Vec<(i64, f64)> = serde_json::from_value(last["curve"].clone()).unwrap();
         assert_eq!(curve.iter().map(|p| p.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
@@ -109,7 +112,9 @@ fn semhash_killed_and_resumed_is_the_same_run() {
 fn semhash_tables_hold_the_sentences_against_the_runs() {
     let place = tempfile::tempdir().unwrap();
     for bits in [4, 8] {
-        for (e, more) in [("arm", "--measure-every 1 --trials 12 --reference 20"), ("st", ""), ("det-st", ""), ("identity-st", "")] {
+        for (e, more) in
+            [("arm", "--measure-every 1 --trials 12 --reference 20"), ("st", ""), ("det-st", ""), ("identity-st", "")]
+        {
             let arguments = format!("--estimator {e} --bits {bits} --epochs 3 {more} --out runs/{bits}/{e}/0");
             good(smoke(place.path(), &arguments).output().unwrap());
         }
@@ -163,7 +168,9 @@ fn semhash_refuses_what_makes_no_sense() {
     // damaged data ends a run, with the file and the line
     let data = place.path().join("data/newsgroups20");
     std::fs::create_dir_all(&data).unwrap();
-    for (name, text) in [("vocabulary.txt", "a\n"), ("train.label", "1\n"), ("test.label", "1\n"), ("test.data", "1 1 1\n")] {
+    for (name, text) in
+        [("vocabulary.txt", "a\n"), ("train.label", "1\n"), ("test.label", "1\n"), ("test.data", "1 1 1\n")]
+    {
         std::fs::write(data.join(name), text).unwrap();
     }
     std::fs::write(data.join("train.data"), "1 2 1\n").unwrap();
@@ -179,7 +186,10 @@ fn semhash_bench_times_sparse_beside_dense() {
     let o = semhash(place.path(), flags).output().unwrap();
     let text = String::from_utf8_lossy(&o.stdout).to_string();
     good(o);
-    assert!(text.contains("step, sparse input") && text.contains("step, dense input") && text.contains("Limit:"), "{text}");
+    assert!(
+        text.contains("step, sparse input") && text.contains("step, dense input") && text.contains("Limit:"),
+        "{text}"
+    );
     let parts = read(&place.path().join("bench.json"))["parts"].as_array().unwrap().clone();
     assert!(parts.len() == 7 && parts.iter().all(|p| p["median_s"].as_f64().is_some_and(|s| s > 0.0)));
 }
@@ -187,7 +197,7 @@ fn semhash_bench_times_sparse_beside_dense() {
 #[test]
 fn semhash_sweep_files_hold_runs_that_the_binary_takes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (name, count) in [("bits8", 9), ("bits64", 9), ("bits256", 9), ("words2000", 18)] {
+    for (name, count) in [("bits8", 9), ("bits64", 9), ("bits256", 9), ("words2000", 18), ("short64", 6)] {
         let file = root.join(format!("experiments/semhash/sweeps/{name}.toml"));
         let mut c = Command::new(env!("CARGO_BIN_EXE_thruway"));
         let o = c.args(["sweep", "--dry-run"]).arg(&file).current_dir(std::env::temp_dir()).output().unwrap();

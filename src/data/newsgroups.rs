@@ -5,6 +5,7 @@
 //! `vocabulary.txt`, one word a line; and, if there, `groups.txt`, lines `number name`. A document is known by its group and its
 //! counts, so that a set whose documents stand in another order within a group is recognised as the same set
 //! ([`Newsgroups::is_original`]).
+use super::fetch;
 use super::images::{Fetch, Places, Source};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -15,6 +16,10 @@ use std::path::{Path, PathBuf};
 
 /// Folder below `THRUWAY_DATA` or the project's data folder.
 pub const FOLDER: &str = "newsgroups20";
+/// The archive of the "Matlab" form on the set's page.
+pub const ARCHIVE: &str = "20news-bydate-matlab.tgz";
+/// The files of the set.
+pub const FILES: [&str; 5] = ["train.data", "train.label", "test.data", "test.label", "vocabulary.txt"];
 /// Of the documents of both parts, whatever their order ([`Newsgroups::fingerprint`]).
 pub const FINGERPRINT: &str = "f119fb33a47fe263e4d164c2b30d32883ee6582ed3bf45b0744b7f6c7867842c";
 /// Documents of the training and the test part.
@@ -123,8 +128,8 @@ pub struct Omitted {
 }
 
 impl Newsgroups {
-    /// The set below `THRUWAY_DATA`, else in the project's data folder; where it is not there, generated documents with one
-    /// line on stderr that says so.
+    /// The set below `THRUWAY_DATA`, else in the project's data folder, else fetched; where it cannot be had, generated documents
+    /// with one line on stderr that says so.
     ///
     /// # Errors
     /// [`Error::Data`] for a file that is there but wrong: it names file, line, reason and remedy.
@@ -136,13 +141,19 @@ impl Newsgroups {
     ///
     /// # Errors
     /// As [`Newsgroups::load`].
-    pub fn load_from(_: Fetch, places: &Places) -> Result<Newsgroups> {
-        match locate(places)? {
-            Some((folder, source)) => Newsgroups::read(&folder, source),
-            None => {
+    pub fn load_from(fetch: Fetch, places: &Places) -> Result<Newsgroups> {
+        let found = match locate(places)? {
+            Some(found) => Ok(found),
+            None if places.offline => Err("THRUWAY_OFFLINE is set".to_string()),
+            None if fetch == Fetch::Never => Err("fetching was not allowed".into()),
+            None => fetch::fetch_newsgroups(&places.project),
+        };
+        match found {
+            Ok((folder, source)) => Newsgroups::read(&folder, source),
+            Err(why) => {
                 eprintln!(
-                    "newsgroups20: GENERATED ONLY: the files are not there (sources: data/README.md); documents drawn from \
-                     20 made-up topics stand in for them, and numbers do not compare with published ones"
+                    "newsgroups20: GENERATED ONLY: the files are not there ({why}); documents drawn from 20 made-up topics \
+                     stand in for them, and numbers do not compare with published ones"
                 );
                 Ok(Newsgroups::synthetic(2_000, 500))
             }
@@ -288,9 +299,8 @@ pub fn locate(places: &Places) -> Result<Option<(PathBuf, Source)>> {
     }
     let external = places.external.as_ref().map(|root| (root.join(FOLDER), Source::Directory(root.join(FOLDER))));
     for (folder, source) in external.into_iter().chain([(places.project.join(FOLDER), Source::Project)]) {
-        let files = ["train.data", "train.label", "test.data", "test.label", "vocabulary.txt"];
         let there = |name: &&str| folder.join(name).exists() || folder.join(format!("{name}.gz")).exists();
-        match (files.iter().find(|n| there(n)), files.iter().find(|n| !there(n))) {
+        match (FILES.iter().find(|n| there(n)), FILES.iter().find(|n| !there(n))) {
             (Some(_), None) => return Ok(Some((folder, source))),
             (None, _) => continue,
             (Some(one), Some(missing)) => {

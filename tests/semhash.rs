@@ -381,7 +381,7 @@ fn enumerated(model: &Model, bags: &Bags, logits: &Tensor) -> Tensor {
     let f = thruway::estimators::Objective::branch(&model.reconstruction(bags), &x).unwrap().to_kind(Kind::Double);
     let leaf = logits.detach().to_kind(Kind::Double).set_requires_grad(true);
     let p = leaf.sigmoid();
-    let one = &codes * &p + (1.0 - &codes) * (1.0 - &p);
+    let one: Tensor = &codes * &p + (1.0 - &codes) * (1.0 - &p);
     let probability = one.select(2, 0) * one.select(2, 1) * one.select(2, 2);
     Tensor::run_backward(&[(probability * f).sum(Kind::Double)], &[&leaf], false, false).remove(0)
 }
@@ -507,7 +507,7 @@ fn psa_of_one_layer_is_local_expectation() {
         let objective = |x: &Tensor| -> thruway::Result<Tensor> { Ok(decode(&(x * 2.0 - 1.0).linear(&w, Some(&b)))) };
         let p = logits.sigmoid();
         // below p where the bit is 1, above it where it is 0
-        let u = &bits * &p * 0.5 + (1.0 - &bits) * (&p + 1.0) * 0.5;
+        let u: Tensor = &bits * &p * 0.5 + (1.0 - &bits) * (&p + 1.0) * 0.5;
         let mut tape = Tape::new([("uniform", u.unsqueeze(0))]);
         let loss = ours.surrogate_loss(&leaf, &objective, &mut tape).unwrap().sum(Kind::Double);
         let got = Tensor::run_backward(&[loss], &[&leaf], false, false).remove(0);

@@ -37,7 +37,8 @@ fn semhash_every_estimator_learns_and_leaves_a_complete_run() {
     let place = tempfile::tempdir().unwrap();
     let all = "arm gumbel-softmax st det-st identity-st psa reinmax disarm";
     for e in all.split_whitespace() {
-        let arguments = format!("--estimator {e} --bits 8 --epochs 6 --lr 0.01 --measure-every 0 --out {e}");
+        let arguments =
+            format!("--estimator {e} --bits 8 --epochs 6 --lr 0.01 --batch-size 20 --measure-every 0 --out {e}");
         let arguments = if e == "arm" { arguments } else { arguments.replace("--measure-every 0 ", "") };
         let output = smoke(place.path(), &arguments).output().unwrap();
         assert!(String::from_utf8_lossy(&output.stderr).contains("GENERATED ONLY"), "a stand-in is named");
@@ -53,15 +54,15 @@ fn semhash_every_estimator_learns_and_leaves_a_complete_run() {
         assert_eq!(curve.iter().map(|p| p.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(last["train_loss_before_correction"].as_f64(), Some(curve[5].1));
         assert_eq!(last["train_loss"].as_f64(), Some(curve[6].1));
-        // about 100 words a document of 500: six nats each, were it not for their frequencies
+        // seeds are fixed; an encoder that learns nothing stays within 2 nats of the frequencies of the words, about 357
         let (first, end) = (curve[0].1, curve[6].1);
         println!("{e}: {first:.1} -> {end:.1}, precision {}", last["precision_at_100"]);
-        assert!(end < first - 3.0, "{e}: {first} to {end}");
+        assert!(end < first - 20.0, "{e}: {first} to {end}");
         for name in ["test_loss", "precision_at_100", "distinct_codes", "precision_at_100_before_correction"] {
             assert!(last[name].as_f64().is_some_and(|v| v > 0.0), "{e}: {name} in {last}");
         }
         // chance is 0.05
-        assert!(last["precision_at_100"].as_f64().unwrap() > 0.06, "{e}: {last}");
+        assert!(last["precision_at_100"].as_f64().unwrap() > 0.15, "{e}: {last}");
     }
 }
 

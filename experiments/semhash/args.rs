@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_hyphen_values = true)]
     pub lr: f64,
     /// Documents a step [not stated]
-    #[arg(long, default_value_t = 256, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 100, allow_hyphen_values = true)]
     pub batch_size: i64,
     /// Epochs with the estimator [default: 100 (caption of Fig. 1; Section 5 has 1000)]
     #[arg(long, allow_hyphen_values = true)]
@@ -116,7 +116,7 @@ pub struct TablesArgs {
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     /// Documents a step
-    #[arg(long, default_value_t = 256, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 100, allow_hyphen_values = true)]
     pub batch_size: i64,
     /// Bits of the code
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]

@@ -313,7 +313,7 @@ fn retrieval_is_that_of_brute_force() {
     assert_eq!((q.len(), q.get(0).len(), d.len()), (9, 2, 40));
     for k in [1, 7, 40] {
         let mut sum = 0.0;
-        for i in 0..9usize {
+        for (i, group) in ql.iter().enumerate() {
             let away: Vec<i64> = Vec::try_from(
                 (database.shallow_clone() - queries.get(i as i64)).abs().sum_dim_intlist(1, false, Kind::Int64),
             )
@@ -325,8 +325,7 @@ fn retrieval_is_that_of_brute_force() {
             let edge = sorted[k - 1];
             let (nearer, tied) =
                 (away.iter().filter(|a| **a < edge).count(), away.iter().filter(|a| **a == edge).count());
-            for (j, a) in away.iter().enumerate().filter(|(j, _)| dl[*j] == ql[i]) {
-                let _ = j;
+            for (_, a) in away.iter().enumerate().filter(|(j, _)| dl[*j] == *group) {
                 sum += match a.cmp(&edge) {
                     std::cmp::Ordering::Less => 1.0,
                     std::cmp::Ordering::Equal => (k - nearer) as f64 / tied as f64,
@@ -376,7 +375,7 @@ fn small() -> Model {
 /// Gradient of the expected losses in the logits `[4, 3]`, by all eight codes.
 fn enumerated(model: &Model, bags: &Bags, logits: &Tensor) -> Tensor {
     let codes =
-        Tensor::from_slice(&(0..24).map(|i| f64::from(i / 3 >> (i % 3) & 1)).collect::<Vec<_>>()).view([8, 1, 3]);
+        Tensor::from_slice(&(0..24).map(|i| f64::from((i / 3) >> (i % 3) & 1)).collect::<Vec<_>>()).view([8, 1, 3]);
     let x = codes.to_kind(Kind::Float).expand([8, 4, 3], false).contiguous();
     let f = thruway::estimators::Objective::branch(&model.reconstruction(bags), &x).unwrap().to_kind(Kind::Double);
     let leaf = logits.detach().to_kind(Kind::Double).set_requires_grad(true);

@@ -67,7 +67,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     total(idle.model.decode(&Tensor::f_zeros([1, n], (Kind::Float, device))?)?)?.f_backward()?;
     let first = |model: &crate::model::Model, bags: &Bags, dense: bool| -> Result<()> {
         let a = model.first(bags, dense)?;
-        Ok(drop(Tensor::f_run_backward(&[total(a)?], &model.encoder()[..2], false, false)?))
+        let _grads = Tensor::f_run_backward(&[total(a)?], &model.encoder()[..2], false, false)?;
+        Ok(())
     };
     let (bv, e) = ((b * v) as f64, bags.entries() as f64);
     let (hidden, out) =
@@ -98,7 +99,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         part(
             "one product of the output layer",
             Some(2.0 * bv * h as f64),
-            Box::new(|| Ok(drop(hidden.f_linear(&out, None::<&Tensor>)?))),
+            Box::new(|| {
+                let _scores = hidden.f_linear(&out, None::<&Tensor>)?;
+                Ok(())
+            }),
         ),
     ];
     for round in 0..args.rounds + 1 {

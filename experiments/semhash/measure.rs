@@ -149,7 +149,7 @@ pub fn measure(
         let logits = model.logits(bags, false)?;
         let mut sum = logits.detach().f_zeros_like()?.f_to_kind(Kind::Double)?;
         for _ in 0..effort.reference {
-            sum = sum + estimate(&arm, model, bags, &logits, noise)?;
+            sum += estimate(&arm, model, bags, &logits, noise)?;
         }
         let truth = in_parameters(model, &logits, &(sum / effort.reference as f64).f_to_kind(logits.kind())?)?;
         let square = dot(&truth, &truth)?;

@@ -66,7 +66,7 @@ fn repeated(
             // the decoder's gradient is that of the mean loss of this pair alone, not of its share
             loss.f_mean(loss.kind())?.f_backward()?;
             let scaled = leaf.grad() / times as f64;
-            let _ = leaf.grad().f_copy_(&scaled)?;
+            leaf.grad().f_copy_(&scaled)?;
         } else {
             (loss.f_sum(loss.kind())? * weight).f_backward()?;
         }

@@ -150,7 +150,7 @@ fn high(runs: &Runs) -> Verdict {
 
 fn omitted(runs: &Runs) -> Verdict {
     let run = runs.groups.values().next()?.first();
-    if run.setting("dataset")? != "newsgroups20" {
+    if run.setting("dataset")? != "newsgroups20" || run.config.get("data")?.get("words")?.as_i64()? != 10_000 {
         return None;
     }
     let most = run.config.get("data")?.get("omitted")?.get("documents")?.as_u64()?;

@@ -73,7 +73,11 @@ fn tick(span: f64) -> f64 {
 
 fn draw(rows: &[Vec<Panel>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(1);
-    let (width, height) = (PANEL.0 * columns as f64, PANEL.1 * rows.len() as f64 + 58.0);
+    let drawn = |i: &usize| rows.iter().flatten().flat_map(|p| &p.curves).any(|(c, _)| c == i);
+    let shown: Vec<usize> = (0..ORDER.len()).filter(drawn).collect();
+    let each = 2 * columns;
+    let legend = 16.0 * shown.len().div_ceil(each) as f64;
+    let (width, height) = (PANEL.0 * columns as f64, PANEL.1 * rows.len() as f64 + legend + 30.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n"
     );
@@ -84,10 +88,9 @@ fn draw(rows: &[Vec<Panel>]) -> String {
             svg += "</g>\n";
         }
     }
-    let shown = |i: usize| rows.iter().flatten().flat_map(|p| &p.curves).any(|(c, _)| *c == i);
-    for (place, i) in (0..ORDER.len()).filter(|i| shown(*i)).enumerate() {
-        let each = (3 * columns).max(1);
-        let (x, y) = (12.0 + (place % each) as f64 * 108.0, height - 44.0 + 16.0 * (place / each) as f64);
+    for (place, i) in shown.into_iter().enumerate() {
+        let x = 12.0 + (place % each) as f64 * PANEL.0 / 2.0;
+        let y = height - legend - 14.0 + 16.0 * (place / each) as f64;
         let _ = writeln!(
             svg,
             "<path d=\"M{x:.0} {y:.0}h18\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.0}\" y=\"{:.0}\" font-size=\"10\">{}</text>",
@@ -99,7 +102,7 @@ fn draw(rows: &[Vec<Panel>]) -> String {
     }
     let _ = writeln!(
         svg,
-        "<text x=\"12\" y=\"{:.0}\" fill=\"#555\">by epoch; bars: the central 70 % of the trials; dashed: the best there can be</text>\n</svg>",
+        "<text x=\"12\" y=\"{:.0}\" fill=\"#555\">by epoch; bars: central 70 % of the trials; dashed: the best possible</text>\n</svg>",
         height - 6.0
     );
     svg

@@ -123,12 +123,17 @@ pub fn cell(s: Option<Spread>, digits: usize) -> String {
     }
 }
 
-/// The data set and the sizes of the runs, for a note.
+/// The data set and its words, for a note.
 fn data_note(runs: &Runs) -> Vec<String> {
-    let mut sets: Vec<String> = runs.groups.values().filter_map(|g| g.first().setting("dataset")).collect();
+    let of = |g: &Group| {
+        let run = g.first();
+        let words = run.config.get("data").and_then(|d| d.get("words")?.as_i64()).unwrap_or_default();
+        Some(format!("{}, {words} words", run.setting("dataset")?))
+    };
+    let mut sets: Vec<String> = runs.groups.values().filter_map(of).collect();
     sets.sort();
     sets.dedup();
-    vec![format!("Data: {}; nats a document", sets.join(", "))]
+    vec![format!("Data: {}; nats a document", sets.join("; "))]
 }
 
 fn training(runs: &Runs) -> Table {
@@ -199,6 +204,13 @@ fn retrieval(runs: &Runs) -> Table {
     Table { name: "retrieval".into(), title: "Precision at 100 by group".into(), columns, rows, notes }
 }
 
+/// How far the reference itself is from the gradient.
+fn own_error(rows: &[&Row]) -> String {
+    let each = rows.iter().filter(|r| r.method == "arm");
+    let each = each.map(|r| format!("{:.3} at epoch {}", r.rmse / (r.reference as f64).sqrt(), r.epoch));
+    format!("Error of the reference, RMSE of arm over the root of its pairs: {}", each.collect::<Vec<_>>().join(", "))
+}
+
 /// One table for each number of bits: the last measurement, and the cosine at all of them.
 fn accuracy(runs: &Runs) -> Vec<Table> {
     let band = |value: f64, b: Option<(f64, f64)>, digits: usize| match b {
@@ -228,11 +240,14 @@ fn accuracy(runs: &Runs) -> Vec<Table> {
             title: format!("Accuracy along ARM's trajectory, {bits} bits (Eqs. 61, 66, 67)"),
             columns: columns.map(String::from).to_vec(),
             rows: lines.iter().map(cells).collect(),
-            notes: vec![format!(
-                "Encoder's gradient of the mean loss of {} documents in {} batch(es), one draw or pair an estimate, against \
+            notes: vec![
+                own_error(&lines),
+                format!(
+                    "Encoder's gradient of the mean loss of {} documents in {} batch(es), one draw or pair an estimate, against \
                  ARM-{}; [the central 70 % of the trials]; expected improvement: lower is better",
-                first.documents, first.batches, first.reference
-            )],
+                    first.documents, first.batches, first.reference
+                ),
+            ],
         }
     };
     runs.accuracy.iter().map(one).collect()

@@ -10,8 +10,8 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	bnn bnn-table1 stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops listops-table1 sbn-vae like-for-like \
-	like-for-like-more foust-deep foust-table1 gsb-table3
+	bnn bnn-table1 semhash semhash-tables semhash-bench stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops \
+	listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,16 @@ stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five se
 
 stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
 	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
+
+semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (a day on one core)
+	for n in 64 8 256; do $(SWEEP) experiments/semhash/sweeps/bits$$n.toml --jobs $(JOBS); done
+	$(BIN)/semhash tables runs/semhash --figures runs/figures
+
+semhash-tables: build ## tables of experiments/semhash/README.md, from the results beside it
+	$(BIN)/semhash tables experiments/semhash/results --markdown experiments/semhash/README.md
+
+semhash-bench: build ## a training step of semhash with sparse and dense input (idle machine)
+	$(BIN)/semhash bench --device cpu --markdown experiments/semhash/BENCH.md --out experiments/semhash/bench.json
 
 sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
 	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)

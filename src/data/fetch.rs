@@ -5,6 +5,7 @@
 use super::cifar10::{self, Cifar10};
 use super::images::{ImageSet, Located, Places, Source, read_file};
 use super::listops;
+use super::newsgroups::{self, Newsgroups};
 use super::omniglot::{ARCHIVES, Drawings};
 use super::packages;
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
@@ -195,6 +196,80 @@ pub fn fetch_listops_from(data: &Path, mirrors: &[&str]) -> Outcome<listops::Loc
         let _ = std::fs::remove_dir_all(&staged);
     }
     Err(format!("nothing could be fetched: {}", failures.join("; ")))
+}
+
+/// The page of 20 Newsgroups, as a base address: the archive [`newsgroups::ARCHIVE`] and `vocabulary.txt` lie beside it.
+pub const NEWSGROUPS_MIRRORS: &[&str] = &["http://qwone.com/~jason/20Newsgroups/"];
+
+/// Fetches 20 Newsgroups into `<data>/newsgroups20/`. Files that another process has put there meanwhile are taken as they are.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_newsgroups(data: &Path) -> Outcome<(PathBuf, Source)> {
+    fetch_newsgroups_from(data, NEWSGROUPS_MIRRORS)
+}
+
+/// [`fetch_newsgroups`] from the given mirrors. What comes must be readable; whether it is the known set is for
+/// [`Newsgroups::is_original`] to say, and stands in every run.
+///
+/// # Errors
+/// In one line, why each mirror failed.
+pub fn fetch_newsgroups_from(data: &Path, mirrors: &[&str]) -> Outcome<(PathBuf, Source)> {
+    let (aside, _lock) = lock(data, newsgroups::FOLDER)?;
+    let places = Places { external: None, project: data.into(), offline: true };
+    if let Some(located) = newsgroups::locate(&places).map_err(|e| e.to_string())? {
+        return Ok(located);
+    }
+    let folder = data.join(newsgroups::FOLDER);
+    let cannot = |e: std::io::Error| format!("cannot write to {} ({e})", folder.display());
+    let mut failures = Vec::new();
+    for mirror in mirrors {
+        let staged = stage(&aside, newsgroups::FOLDER)?;
+        let source = Source::Fetched { from: mirror.to_string() };
+        let get = |name: &str| download("newsgroups20", &format!("{mirror}{name}"), &staged.join(name), LONGEST);
+        let outcome = get(newsgroups::ARCHIVE)
+            .and_then(|()| unpack_newsgroups(&staged))
+            .and_then(|()| get("vocabulary.txt"))
+            .and_then(|()| Newsgroups::read(&staged, source.clone()).map_err(|e| e.to_string()));
+        match outcome {
+            Ok(set) => {
+                std::fs::create_dir_all(&folder).map_err(cannot)?;
+                for name in newsgroups::FILES {
+                    std::fs::rename(staged.join(name), folder.join(name)).map_err(cannot)?;
+                }
+                let known = if set.is_original() { "fingerprint verified" } else { "NOT THE KNOWN DOCUMENTS" };
+                eprintln!("newsgroups20: fetched from {mirror} into {}, {known}", folder.display());
+                let _ = std::fs::remove_dir_all(&staged);
+                return Ok((folder, source));
+            }
+            Err(reason) => {
+                eprintln!("newsgroups20: {mirror}: {reason}");
+                failures.push(format!("{mirror}: {reason}"));
+            }
+        }
+        let _ = std::fs::remove_dir_all(&staged);
+    }
+    Err(format!("nothing could be fetched: {}", failures.join("; ")))
+}
+
+/// Takes the files of the set out of its archive, whatever folder of it they are in.
+fn unpack_newsgroups(staged: &Path) -> Outcome<()> {
+    let damaged = |e: std::io::Error| format!("{}: {e}", newsgroups::ARCHIVE);
+    let file = File::open(staged.join(newsgroups::ARCHIVE)).map_err(damaged)?;
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(std::io::BufReader::new(file)));
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let path = entry.path().map_err(damaged)?.into_owned();
+        let name = newsgroups::FILES.iter().find(|n| path.file_name().is_some_and(|f| f == **n));
+        if let Some(name) = name.filter(|_| entry.header().entry_type().is_file()) {
+            let mut out = File::create(staged.join(name)).map_err(damaged)?;
+            std::io::copy(&mut (&mut entry).take(LONGEST), &mut out).map_err(damaged)?;
+        }
+    }
+    match newsgroups::FILES.iter().find(|n| **n != "vocabulary.txt" && !staged.join(n).exists()) {
+        None => Ok(()),
+        Some(missing) => Err(format!("{} holds no {missing}", newsgroups::ARCHIVE)),
+    }
 }
 
 /// The folder that downloads go to, and the lock that keeps other processes from fetching the same set.

@@ -4,6 +4,7 @@ use super::fetch;
 use super::images::{ImageSet, Images, Places, Source};
 use super::listops;
 use super::nats_bench::{self, NatsBench};
+use super::newsgroups::{self, Newsgroups};
 use crate::nas::CELLS;
 use crate::{Error, Result};
 use serde::Serialize;
@@ -31,21 +32,34 @@ pub enum Set {
     /// Accuracies of the 15,625 cells of NATS-Bench's topology search space; not fetched
     #[value(alias = "nats_bench")]
     NatsBench,
+    /// Word counts of messages from 20 newsgroups
+    Newsgroups20,
 }
 
 impl Set {
     /// Every set.
-    pub const ALL: [Set; 6] =
-        [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops, Set::NatsBench];
+    pub const ALL: [Set; 7] =
+        [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops, Set::NatsBench, Set::Newsgroups20];
     /// Those that can be fetched.
-    pub const FETCHED: [Set; 5] = [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops];
+    pub const FETCHED: [Set; 6] =
+        [Set::Mnist, Set::FashionMnist, Set::Omniglot, Set::Cifar10, Set::Listops, Set::Newsgroups20];
 
     fn images(self) -> Option<ImageSet> {
         match self {
             Set::Mnist => Some(ImageSet::Mnist),
             Set::FashionMnist => Some(ImageSet::FashionMnist),
             Set::Omniglot => Some(ImageSet::Omniglot),
-            Set::Cifar10 | Set::Listops | Set::NatsBench => None,
+            Set::Cifar10 | Set::Listops | Set::NatsBench | Set::Newsgroups20 => None,
+        }
+    }
+
+    /// Folder of a set that is none of images in IDX files.
+    fn other_folder(self) -> &'static str {
+        match self {
+            Set::Listops => listops::FOLDER,
+            Set::NatsBench => nats_bench::FOLDER,
+            Set::Newsgroups20 => newsgroups::FOLDER,
+            _ => cifar10::FOLDER,
         }
     }
 }
@@ -54,9 +68,8 @@ impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.images() {
             Some(set) => set.fmt(f),
-            None if *self == Set::Listops => f.write_str("listops"),
             None if *self == Set::NatsBench => f.write_str("nats-bench"),
-            None => f.write_str("cifar10"),
+            None => f.write_str(self.other_folder()),
         }
     }
 }
@@ -69,7 +82,7 @@ pub struct Found {
     /// Where its files are; `None` if nowhere, or if they are wrong.
     pub source: Option<Source>,
     /// Training and test images that loading it would give without fetching: 0 if none. For ListOps, lines of the
-    /// validation and the test file; for NATS-Bench, cells.
+    /// validation and the test file; for 20 Newsgroups, documents; for NATS-Bench, cells.
     pub images: (i64, i64),
     /// Whether the whole set is there and every file has the SHA-256 of the original.
     pub verified: bool,
@@ -84,10 +97,12 @@ impl fmt::Display for Found {
         let (train, test) = self.images;
         match (&self.source, &self.problem) {
             (Some(source), None) => {
-                if self.set == Set::NatsBench {
-                    return write!(f, "{}: {train} cells, SHA-256 verified, {source}", self.set);
-                }
-                let what = if self.set == Set::Listops { "expressions" } else { "images" };
+                let what = match self.set {
+                    Set::NatsBench => return write!(f, "{}: {train} cells, SHA-256 verified, {source}", self.set),
+                    Set::Listops => "expressions",
+                    Set::Newsgroups20 => "documents",
+                    _ => "images",
+                };
                 write!(f, "{}: {train} + {test} {what}, SHA-256 verified, {source}", self.set)
             }
             (_, problem) => {
@@ -136,6 +151,12 @@ fn look(set: Set, places: &Places) -> Result<Option<Seen>> {
             let source = if external.is_some() { Source::Directory(folder()) } else { Source::Project };
             Ok(Some(Seen { images: (CELLS as i64, 0), source, official: true }))
         }
+        None if set == Set::Newsgroups20 => {
+            let read =
+                newsgroups::locate(places)?.map(|(folder, source)| Newsgroups::read(&folder, source)).transpose()?;
+            let images = |s: &Newsgroups| (s.train.len() as i64, s.test.len() as i64);
+            Ok(read.map(|s| Seen { images: images(&s), official: s.is_original(), source: s.source }))
+        }
         None => {
             let read = cifar10::locate(places)?.map(Cifar10::read).transpose()?;
             let official = |i: &Cifar10| i.variant == Variant::Official;
@@ -151,8 +172,11 @@ fn found(set: Set, places: &Places) -> Found {
             Found { source: Some(source), images, verified: true, ..blank }
         }
         Ok(Some(Seen { source, images, .. })) => {
-            let problem =
-                format!("{} + {} images decoded from JPEGs, not the official pixels, {source}", images.0, images.1);
+            let what = match set {
+                Set::Newsgroups20 => "documents, not the known ones",
+                _ => "images decoded from JPEGs, not the official pixels",
+            };
+            let problem = format!("{} + {} {what}, {source}", images.0, images.1);
             Found { source: Some(source), images, verified: true, problem: Some(problem), ..blank }
         }
         Ok(None) => {
@@ -191,12 +215,7 @@ fn fetch_one(set: Set, places: &Places) -> Result<Source> {
     if let Some(seen) = look(set, places)? {
         return Ok(seen.source);
     }
-    let other = match set {
-        Set::Listops => listops::FOLDER,
-        Set::NatsBench => nats_bench::FOLDER,
-        _ => cifar10::FOLDER,
-    };
-    let folder = set.images().map_or(other, ImageSet::folder);
+    let folder = set.images().map_or(set.other_folder(), ImageSet::folder);
     let remedy =
         "put the original files there (sources: data/README.md), or point THRUWAY_DATA at a folder that has them";
     let not_had = |reason| Error::Data { path: Path::new(&places.project).join(folder), reason, remedy: remedy.into() };
@@ -213,6 +232,7 @@ fn fetch_one(set: Set, places: &Places) -> Result<Source> {
             located.read()?;
             Ok(located.source)
         }
+        None if set == Set::Newsgroups20 => Ok(fetch::fetch_newsgroups(&places.project).map_err(not_had)?.1),
         None => Ok(Cifar10::read(fetch::fetch_cifar10(&places.project).map_err(not_had)?)?.source),
     }
 }

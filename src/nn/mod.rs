@@ -1,6 +1,7 @@
 //! Networks of the experiments, with PyTorch's layout, names and initialisation.
 
 pub mod belief;
+pub mod bow;
 pub mod elbo;
 pub mod likelihood;
 pub mod linear;

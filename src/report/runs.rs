@@ -76,6 +76,7 @@ const BOOKKEEPING: &[&str] = &[
     "probe", // probes draw from a stream of their own
     "probe_draws",
     "grad_draws", // so do these
+    "measure",    // and these
     "device",
     "out",
     "resume",

@@ -1,0 +1,112 @@
+//! The autoencoder: V - 512 - n bits - 512 - V (Appendix D.1, "Networks Specs").
+use tch::{Device, Tensor};
+use thruway::error::Result;
+use thruway::estimators::Objective;
+use thruway::nn::bow::{Bags, Precision, WordLayer, multinomial_nll, output_nll_bf16};
+use thruway::nn::{Linear, Params};
+
+/// Rows that are decoded at once where no gradient is wanted: their scores stay in a cache.
+const TOGETHER: i64 = 256;
+
+/// Encoder and decoder.
+#[derive(Debug)]
+pub struct Model {
+    params: Params,
+    precision: Precision,
+    words: WordLayer,
+    code: Linear,
+    hidden: Linear,
+    output: Linear,
+}
+
+impl Model {
+    /// With fresh weights, uniform in ±1/sqrt(inputs).
+    pub fn new(vocabulary: i64, hidden: i64, bits: i64, precision: Precision, device: Device) -> Result<Model> {
+        let mut params = Params::default();
+        Ok(Model {
+            words: WordLayer::new(&mut params, "encoder.0", vocabulary, hidden, device)?,
+            code: Linear::new(&mut params, "encoder.2", hidden, bits, device)?,
+            hidden: Linear::new(&mut params, "decoder.0", bits, hidden, device)?,
+            output: Linear::new(&mut params, "decoder.2", hidden, vocabulary, device)?,
+            params,
+            precision,
+        })
+    }
+
+    /// All parameters; those of the encoder first.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The encoder's alone.
+    pub fn encoder(&self) -> Vec<&Tensor> {
+        self.params.iter().filter(|(n, _)| n.starts_with("encoder.")).map(|(_, t)| t).collect()
+    }
+
+    /// Pre-activations of the first layer, `[B, H]`; `dense`: through the dense matrix of frequencies.
+    pub fn first(&self, bags: &Bags, dense: bool) -> Result<Tensor> {
+        if dense { self.words.forward_dense(bags) } else { self.words.forward(bags) }
+    }
+
+    /// Logits of the bits, `[B, n]`.
+    pub fn logits(&self, bags: &Bags, dense: bool) -> Result<Tensor> {
+        self.code.forward(&self.first(bags, dense)?.f_relu()?)
+    }
+
+    /// Scores of the words, `[.., n] -> [.., V]`.
+    pub fn decode(&self, x: &Tensor) -> Result<Tensor> {
+        self.output.forward(&self.hidden.forward(x)?.f_relu()?)
+    }
+
+    /// Reconstruction losses of codes `[M, B, n]` -> `[M, B]`.
+    fn nll(&self, x: &Tensor, bags: &Bags) -> Result<Tensor> {
+        match self.precision {
+            Precision::F32 => multinomial_nll(&self.decode(x)?, bags),
+            Precision::Bf16 => {
+                let h = self.hidden.forward(x)?.f_relu()?;
+                output_nll_bf16(&h, self.output.weight(), self.output.bias(), bags)
+            }
+        }
+    }
+
+    /// The reconstruction loss of these documents as a function of their codes.
+    pub fn reconstruction<'a>(&'a self, bags: &'a Bags) -> Reconstruction<'a> {
+        Reconstruction { model: self, bags, frozen: false }
+    }
+}
+
+/// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59).
+pub struct Reconstruction<'a> {
+    model: &'a Model,
+    bags: &'a Bags,
+    frozen: bool,
+}
+
+impl Reconstruction<'_> {
+    /// Without a graph for the decoder's own parameters, where only the logits' estimate is wanted.
+    pub fn frozen(self) -> Self {
+        Reconstruction { frozen: true, ..self }
+    }
+
+    fn values(&self, x: &Tensor) -> Result<Tensor> {
+        self.model.nll(x, self.bags)
+    }
+}
+
+impl Objective for Reconstruction<'_> {
+    fn at(&self, x: &Tensor) -> Result<Tensor> {
+        if self.frozen && !x.requires_grad() { self.branch(x) } else { self.values(x) }
+    }
+
+    fn branch(&self, x: &Tensor) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let draws = (TOGETHER / self.bags.len().max(1)).max(1);
+        let parts = x.f_split(draws, 0)?;
+        let values = parts.iter().map(|x| self.values(x)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_cat(&values, 0)?)
+    }
+
+    fn relaxed(&self, x: &Tensor) -> Result<Tensor> {
+        self.values(x)
+    }
+}

@@ -1,0 +1,254 @@
+//! `semhash tables`: training, correction, retrieval and accuracy of finished runs, and the paper's sentences held against them.
+use crate::args::TablesArgs;
+use crate::measure::Row;
+use crate::{claims, figures};
+use std::collections::BTreeMap;
+use thruway::error::{Error, Result};
+use thruway::report::markdown::fill_file;
+use thruway::report::runs::{Group, find, group};
+use thruway::report::stats::Spread;
+use thruway::report::table::Table;
+
+/// Estimators in the order of Table D.1, then those that it does not have.
+pub const ORDER: [&str; 9] =
+    ["arm", "gumbel-softmax-1", "gumbel-softmax-0.1", "st", "det-st", "identity-st", "psa", "reinmax", "disarm"];
+
+/// Place of a name in [`ORDER`], last if it is not there.
+pub fn rank(name: &str) -> usize {
+    ORDER.iter().position(|o| *o == name).unwrap_or(ORDER.len())
+}
+
+/// Finished runs that differ in bits and estimator alone, and what was measured along those of ARM.
+pub struct Runs {
+    /// By bits and the estimator's rank and name.
+    pub groups: BTreeMap<(i64, usize, String), Group>,
+    /// By bits.
+    pub accuracy: BTreeMap<i64, Vec<Row>>,
+}
+
+impl Runs {
+    /// The numbers of bits there are.
+    pub fn bits(&self) -> Vec<i64> {
+        let mut all: Vec<i64> = self.groups.keys().map(|k| k.0).chain(self.accuracy.keys().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The runs of one estimator.
+    pub fn get(&self, bits: i64, name: &str) -> Option<&Group> {
+        self.groups.get(&(bits, rank(name), name.to_string()))
+    }
+
+    /// A final metric over the seeds.
+    pub fn spread(&self, bits: i64, name: &str, metric: &str) -> Option<Spread> {
+        Spread::of(&self.get(bits, name)?.values(metric)?)
+    }
+
+    /// Evaluations along a run of the first seed: (epoch, training loss).
+    pub fn curve(&self, bits: i64, name: &str) -> Option<Vec<(f64, f64)>> {
+        let value = self.get(bits, name)?.first().outcome.as_ref()?.metrics.get("curve")?;
+        serde_json::from_value(value.clone()).ok()
+    }
+
+    /// What was measured of one estimator, in the order of the epochs.
+    pub fn measured(&self, bits: i64, name: &str) -> Vec<&Row> {
+        self.accuracy.get(&bits).into_iter().flatten().filter(|r| r.method == name).collect()
+    }
+}
+
+/// The subcommand.
+pub fn run(args: &TablesArgs) -> Result<()> {
+    let (groups, unfinished) = group(find(&args.runs)?)?;
+    for run in &unfinished {
+        eprintln!("{}: not finished, left out", run.dir.display());
+    }
+    let runs = sort(groups)?;
+    let mut tables = vec![training(&runs), retrieval(&runs)];
+    tables.extend(accuracy(&runs));
+    tables.push(claims::table(&runs));
+    for table in &tables {
+        println!("{}", table.text());
+    }
+    if let Some(file) = &args.markdown {
+        println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
+    }
+    if let Some(dir) = &args.figures {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        for (name, svg) in figures::all(&runs) {
+            let path = dir.join(name);
+            std::fs::write(&path, svg).map_err(Error::io(&path))?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn sort(found: Vec<Group>) -> Result<Runs> {
+    let (mut groups, mut accuracy) = (BTreeMap::new(), BTreeMap::new());
+    for g in found {
+        let run = g.first();
+        let refuse =
+            |reason: String, remedy: &str| Err(Error::Run { dir: run.dir.clone(), reason, remedy: remedy.into() });
+        if run.family != "semhash" {
+            return refuse(format!("is a run of {}, not of semhash", run.family), "give runs of semhash alone");
+        }
+        let of = |key: &str| run.setting(key).unwrap_or_default();
+        let Ok(bits) = of("bits").parse::<i64>() else {
+            return refuse("has no bits".into(), "give runs of semhash alone");
+        };
+        let mut name = of("estimator");
+        name += &run.setting("tau").map(|t| format!("-{}", t.trim_end_matches(".0"))).unwrap_or_default();
+        if let Some(rows) = run.outcome.as_ref().and_then(|o| o.metrics.get("accuracy")) {
+            let rows: Vec<Row> = serde_json::from_value(rows.clone())?;
+            if !rows.is_empty() {
+                accuracy.insert(bits, rows);
+            }
+        }
+        if groups.contains_key(&(bits, rank(&name), name.clone())) {
+            let reason = format!("is a second setting of {name} with {bits} bits");
+            return refuse(reason, "give runs that differ in estimator, bits and seed alone");
+        }
+        groups.insert((bits, rank(&name), name), g);
+    }
+    Ok(Runs { groups, accuracy })
+}
+
+/// `mean ± std`, with so many digits after the point.
+pub fn cell(s: Option<Spread>, digits: usize) -> String {
+    match s {
+        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.digits$} ± {std:.digits$}"),
+        Some(Spread { mean, .. }) => format!("{mean:.digits$}"),
+        None => String::new(),
+    }
+}
+
+/// The data set and its words, for a note.
+fn data_note(runs: &Runs) -> Vec<String> {
+    let of = |g: &Group| {
+        let run = g.first();
+        let words = run.config.get("data").and_then(|d| d.get("words")?.as_i64()).unwrap_or_default();
+        Some(format!("{}, {words} words", run.setting("dataset")?))
+    };
+    let mut sets: Vec<String> = runs.groups.values().filter_map(of).collect();
+    sets.sort();
+    sets.dedup();
+    vec![format!("Data: {}; nats a document", sets.join("; "))]
+}
+
+fn training(runs: &Runs) -> Table {
+    let columns = [
+        "bits",
+        "estimator",
+        "seeds",
+        "epochs + correction",
+        "batch",
+        "output layer",
+        "train, before",
+        "train, after",
+        "test, before",
+        "test, after",
+        "steps/s",
+    ];
+    let rows = runs.groups.iter().map(|((bits, _, name), g)| {
+        let of = |key: &str| g.first().setting(key).unwrap_or_default();
+        let mut row = vec![bits.to_string(), name.clone(), g.runs.len().to_string()];
+        row.push(format!("{} + {}", of("epochs"), of("correction_epochs")));
+        row.extend([of("batch_size"), of("precision")]);
+        for metric in ["train_loss_before_correction", "train_loss", "test_loss_before_correction", "test_loss"] {
+            row.push(cell(runs.spread(*bits, name, metric), 1));
+        }
+        let rates: Vec<f64> = g.outcomes().filter_map(|o| o.steps_per_second).collect();
+        row.push(cell(Spread::of(&rates), 2));
+        row
+    });
+    let mut notes = data_note(runs);
+    notes.push(
+        "One draw of the code for each document; the rate is the median over all steps of a run, of both phases".into(),
+    );
+    Table {
+        name: "training".into(),
+        title: "Reconstruction loss before and after the correction by ARM".into(),
+        columns: columns.map(String::from).to_vec(),
+        rows: rows.collect(),
+        notes,
+    }
+}
+
+/// One row an estimator, for each number of bits the precision before and after the correction.
+fn retrieval(runs: &Runs) -> Table {
+    let bits = runs.bits();
+    let mut names: Vec<(usize, String)> = runs.groups.keys().map(|k| (k.1, k.2.clone())).collect();
+    names.sort();
+    names.dedup();
+    let mut columns = vec!["estimator".to_string()];
+    for n in &bits {
+        columns.extend([format!("{n} bits, before"), format!("{n} bits, after"), format!("{n} bits, codes")]);
+    }
+    let row = |name: &String| {
+        let mut row = vec![name.clone()];
+        for n in &bits {
+            row.push(cell(runs.spread(*n, name, "precision_at_100_before_correction"), 3));
+            row.push(cell(runs.spread(*n, name, "precision_at_100"), 3));
+            row.push(cell(runs.spread(*n, name, "distinct_codes"), 0));
+        }
+        row
+    };
+    let rows = names.iter().map(|(_, name)| row(name)).collect();
+    let notes = vec![
+        "Share of the query's group among the 100 training documents whose codes are nearest in Hamming distance to a test \
+         document's; each bit its more probable value; ties as if drawn at random. Chance is 0.05"
+            .to_string(),
+        "Codes: different ones among the training documents, after the correction".to_string(),
+    ];
+    Table { name: "retrieval".into(), title: "Precision at 100 by group".into(), columns, rows, notes }
+}
+
+/// How far the reference itself is from the gradient.
+fn own_error(rows: &[&Row]) -> String {
+    let each = rows.iter().filter(|r| r.method == "arm");
+    let each = each.map(|r| format!("{:.3} at epoch {}", r.rmse / (r.reference as f64).sqrt(), r.epoch));
+    format!("Error of the reference, RMSE of arm over the root of its pairs: {}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// One table for each number of bits: the last measurement, and the cosine at all of them.
+fn accuracy(runs: &Runs) -> Vec<Table> {
+    let band = |value: f64, b: Option<(f64, f64)>, digits: usize| match b {
+        Some((low, high)) => format!("{value:.digits$} [{low:.digits$}, {high:.digits$}]"),
+        None => format!("{value:.digits$}"),
+    };
+    let one = |(bits, rows): (&i64, &Vec<Row>)| {
+        let mut lines: Vec<&Row> = rows.iter().collect();
+        lines.sort_by_key(|r| (r.epoch, rank(&r.method)));
+        let cells = |r: &&Row| {
+            vec![
+                r.epoch.to_string(),
+                r.method.clone(),
+                band(r.cosine, r.cosine_band, 3),
+                band(r.improvement, r.improvement_band, 3),
+                format!("{:.3}", -r.norm),
+                band(r.rmse, r.rmse_band, 3),
+                format!("{:.0} %", 100.0 * r.negative),
+                r.trials.to_string(),
+            ]
+        };
+        let columns =
+            ["epoch of arm", "estimator", "cosine", "expected improvement", "at best", "RMSE", "cosine < 0", "trials"];
+        let first = &rows[0];
+        Table {
+            name: format!("accuracy-{bits}"),
+            title: format!("Accuracy along ARM's trajectory, {bits} bits (Eqs. 61, 66, 67)"),
+            columns: columns.map(String::from).to_vec(),
+            rows: lines.iter().map(cells).collect(),
+            notes: vec![
+                own_error(&lines),
+                format!(
+                    "Encoder's gradient of the mean loss of {} documents in {} batch(es), one draw or pair an estimate, against \
+                 ARM-{}; [the central 70 % of the trials]; expected improvement: lower is better",
+                    first.documents, first.batches, first.reference
+                ),
+            ],
+        }
+    };
+    runs.accuracy.iter().map(one).collect()
+}

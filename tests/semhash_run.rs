@@ -1,0 +1,215 @@
+//! The `semhash` binary and its run directories, on generated documents.
+#[allow(dead_code, missing_docs)]
+#[path = "../experiments/semhash/args.rs"]
+mod args;
+mod common;
+#[allow(dead_code, missing_docs)]
+#[path = "../experiments/semhash/measure.rs"]
+mod measure;
+#[allow(dead_code, missing_docs)]
+#[path = "../experiments/semhash/method.rs"]
+mod method;
+#[allow(dead_code, missing_docs)]
+#[path = "../experiments/semhash/model.rs"]
+mod model;
+
+use args::{Args, Config};
+use clap::Parser;
+use common::{finals, good, metrics, read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The binary in a directory of its own, with nothing of the machine's.
+fn semhash(dir: &Path, arguments: &str) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_semhash"));
+    c.args(arguments.split_whitespace()).current_dir(dir).env_remove("THRUWAY_DATA");
+    c.env("THRUWAY_OFFLINE", "1").env("THRUWAY_CACHE", dir.join("cache")).stderr(Stdio::piped());
+    c
+}
+
+fn smoke(dir: &Path, arguments: &str) -> Command {
+    semhash(dir, &format!("--preset smoke --device cpu --quiet {arguments}"))
+}
+
+#[test]
+fn semhash_every_estimator_learns_and_leaves_a_complete_run() {
+    let place = tempfile::tempdir().unwrap();
+    let all = "arm gumbel-softmax st det-st identity-st psa reinmax disarm";
+    for e in all.split_whitespace() {
+        let arguments =
+            format!("--estimator {e} --bits 8 --epochs 6 --lr 0.01 --batch-size 20 --measure-every 0 --out {e}");
+        let arguments = if e == "arm" { arguments } else { arguments.replace("--measure-every 0 ", "") };
+        let output = smoke(place.path(), &arguments).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("GENERATED ONLY"), "a stand-in is named");
+        good(output);
+        let run = place.path().join(e);
+        let config = read(&run.join("config.json"))["config"].clone();
+        assert_eq!(
+            (config["dataset"].as_str(), config["data"]["train"].as_i64()),
+            (Some("newsgroups20-generated"), Some(2000))
+        );
+        let last = finals(&run);
+        let curve: Vec<(i64, f64)> = serde_json::from_value(last["curve"].clone()).unwrap();
+        assert_eq!(curve.iter().map(|p| p.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(last["train_loss_before_correction"].as_f64(), Some(curve[5].1));
+        assert_eq!(last["train_loss"].as_f64(), Some(curve[6].1));
+        // seeds are fixed; an encoder that learns nothing stays within 2 nats of the frequencies of the words, about 357
+        let (first, end) = (curve[0].1, curve[6].1);
+        println!("{e}: {first:.1} -> {end:.1}, precision {}", last["precision_at_100"]);
+        assert!(end < first - 20.0, "{e}: {first} to {end}");
+        for name in ["test_loss", "precision_at_100", "distinct_codes", "precision_at_100_before_correction"] {
+            assert!(last[name].as_f64().is_some_and(|v| v > 0.0), "{e}: {name} in {last}");
+        }
+        // chance is 0.05
+        assert!(last["precision_at_100"].as_f64().unwrap() > 0.15, "{e}: {last}");
+    }
+}
+
+/// Killed at several moments of both phases and resumed, a run ends with the numbers of the uninterrupted one, bit for bit.
+#[test]
+fn semhash_killed_and_resumed_is_the_same_run() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    let sizes = "--estimator arm --bits 8 --batch-size 32 --correction-samples 3 --checkpoint-every 3 --log-every 10";
+    let sizes = format!("{sizes} --measure-every 1 --measure-batch-size 20 --trials 12 --reference 20");
+    good(smoke(dir, &format!("{sizes} --out whole")).output().unwrap());
+    let state = dir.join("killed/checkpoint/state.json");
+    let mut kills = 0;
+    while !dir.join("killed/summary.json").exists() {
+        if !state.exists() {
+            let _ = std::fs::remove_dir_all(dir.join("killed"));
+        }
+        let resume = if state.exists() { " --resume" } else { "" };
+        let before = std::fs::read_to_string(&state).unwrap_or_default();
+        let mut child = smoke(dir, &format!("{sizes} --out killed{resume}")).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            let new = std::fs::read_to_string(&state).is_ok_and(|now| now != before);
+            if new && kills < 3 {
+                std::thread::sleep(Duration::from_millis(150 * kills));
+                kills += u64::from(child.kill().is_ok());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+    }
+    assert!(kills >= 2, "ended before it could be killed twice");
+    let (a, b) = (finals(&dir.join("whole")), finals(&dir.join("killed")));
+    assert_eq!(a, b);
+    // the start, one epoch and two: nine estimators each
+    assert_eq!(a["accuracy"].as_array().unwrap().len(), 27);
+    assert_eq!(metrics(&dir.join("whole")), metrics(&dir.join("killed")));
+    // and measuring has changed no number of the training
+    let plain = sizes.replace("--measure-every 1", "--measure-every 0");
+    good(smoke(dir, &format!("{plain} --out plain")).output().unwrap());
+    let c = finals(&dir.join("plain"));
+    for name in ["train_loss", "test_loss", "precision_at_100", "curve"] {
+        assert_eq!(a[name], c[name], "{name}");
+    }
+}
+
+#[test]
+fn semhash_tables_hold_the_sentences_against_the_runs() {
+    let place = tempfile::tempdir().unwrap();
+    for bits in [4, 8] {
+        for (e, more) in
+            [("arm", "--measure-every 1 --trials 12 --reference 20"), ("st", ""), ("det-st", ""), ("identity-st", "")]
+        {
+            let arguments = format!("--estimator {e} --bits {bits} --epochs 3 {more} --out runs/{bits}/{e}/0");
+            good(smoke(place.path(), &arguments).output().unwrap());
+        }
+    }
+    let readme = place.path().join("README.md");
+    let marks = ["training", "retrieval", "accuracy-4", "accuracy-8", "claims"];
+    std::fs::write(&readme, marks.map(|m| format!("<!-- table:{m} -->\n<!-- /table -->\n")).concat()).unwrap();
+    good(semhash(place.path(), "tables runs --markdown README.md --figures figures").output().unwrap());
+    let text = std::fs::read_to_string(&readme).unwrap();
+    for sentence in ["no visible progress", "rapid improvement", "extra bias", "less correction", "wrong direction"] {
+        assert!(text.contains(sentence), "{sentence}: {text}");
+    }
+    assert_eq!(text.matches("| 8 | det-st | 1 | 3 + 1 |").count(), 1, "{text}");
+    let value = finals(&place.path().join("runs/8/st/0"))["precision_at_100"].as_f64().unwrap();
+    assert!(text.contains(&format!("| {value:.3} |")), "{value}: {text}");
+    for figure in ["figure1.svg", "figure-d1.svg"] {
+        let svg = std::fs::read_to_string(place.path().join("figures").join(figure)).unwrap();
+        assert!(svg.contains("8 bits") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+    // two settings of one estimator are not to be mixed
+    good(smoke(place.path(), "--bits 8 --estimator st --epochs 1 --out runs/other").output().unwrap());
+    let o = semhash(place.path(), "tables runs").output().unwrap();
+    assert!(String::from_utf8_lossy(&o.stderr).contains("a second setting of st with 8 bits"));
+}
+
+#[test]
+fn semhash_refuses_what_makes_no_sense() {
+    let place = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        ("--bits 0", "--bits must be at least 1, got 0"),
+        ("--epochs 0 --correction-epochs 0", "together must be at least 1"),
+        ("--epochs -1", "--epochs must be at least 0, got -1"),
+        ("--batch-size 0", "--batch-size must be at least 1"),
+        ("--correction-samples 0", "--correction-samples must be at least 1"),
+        ("--lr nan", "--lr must be positive and finite"),
+        ("--estimator arm --tau 1", "arm takes no --tau"),
+        ("--estimator det-st --tau 1", "det-st takes no --tau"),
+        ("--estimator gumbel-softmax --tau 0", "tau must be"),
+        ("--estimator st --measure-every 5", "--measure-every is for --estimator arm"),
+        ("--trials 0", "--trials must be at least 1"),
+        ("--reference 1", "--reference must be at least 2"),
+        ("--words 0", "--words must be at least 1"),
+    ] {
+        let o = smoke(place.path(), arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&o.stderr);
+        assert_eq!(o.status.code(), Some(2), "{arguments}: {stderr}");
+        assert!(stderr.contains(words), "{arguments}: {words:?} is not in: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    assert!(std::fs::read_dir(place.path()).unwrap().next().is_none(), "a refused run leaves nothing behind");
+    // damaged data ends a run, with the file and the line
+    let data = place.path().join("data/newsgroups20");
+    std::fs::create_dir_all(&data).unwrap();
+    for (name, text) in
+        [("vocabulary.txt", "a\n"), ("train.label", "1\n"), ("test.label", "1\n"), ("test.data", "1 1 1\n")]
+    {
+        std::fs::write(data.join(name), text).unwrap();
+    }
+    std::fs::write(data.join("train.data"), "1 2 1\n").unwrap();
+    let o = smoke(place.path(), "").env("THRUWAY_DATA", place.path().join("data")).output().unwrap();
+    let stderr = String::from_utf8_lossy(&o.stderr);
+    assert!(o.status.code() == Some(1) && stderr.contains("train.data: line 1: word 2, expected 1 to 1"), "{stderr}");
+}
+
+#[test]
+fn semhash_bench_times_sparse_beside_dense() {
+    let place = tempfile::tempdir().unwrap();
+    let flags = "bench --batch-size 32 --words 500 --hidden-dim 32 --bits 8 --rounds 3 --device cpu --out bench.json";
+    let o = semhash(place.path(), flags).output().unwrap();
+    let text = String::from_utf8_lossy(&o.stdout).to_string();
+    good(o);
+    assert!(
+        text.contains("step, sparse input") && text.contains("step, dense input") && text.contains("Limit:"),
+        "{text}"
+    );
+    let parts = read(&place.path().join("bench.json"))["parts"].as_array().unwrap().clone();
+    assert!(parts.len() == 7 && parts.iter().all(|p| p["median_s"].as_f64().is_some_and(|s| s > 0.0)));
+}
+
+#[test]
+fn semhash_sweep_files_hold_runs_that_the_binary_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, count) in [("bits8", 9), ("bits64", 9), ("bits256", 9), ("words2000", 18), ("short64", 6)] {
+        let file = root.join(format!("experiments/semhash/sweeps/{name}.toml"));
+        let mut c = Command::new(env!("CARGO_BIN_EXE_thruway"));
+        let o = c.args(["sweep", "--dry-run"]).arg(&file).current_dir(std::env::temp_dir()).output().unwrap();
+        let lines = String::from_utf8(o.stdout.clone()).unwrap();
+        good(o);
+        let runs: Vec<&str> = lines.lines().filter(|l| l.contains("/semhash ")).collect();
+        assert_eq!(runs.len(), count, "{lines}");
+        for line in runs {
+            let words = line.split_whitespace().skip_while(|w| !w.ends_with("/semhash"));
+            let args = Args::try_parse_from(words).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+            Config::new(&args).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+        }
+    }
+}

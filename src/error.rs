@@ -80,7 +80,9 @@ pub enum Error {
         reason: String,
     },
     /// The loss left the finite numbers.
-    #[error("loss is {value} at step {step}; lower --lr or raise --tau, and look at the last lines of metrics.jsonl")]
+    #[error(
+        "loss is {value} at step {step}; lower --lr (or raise --tau, if the estimator takes one), and look at the last lines of metrics.jsonl"
+    )]
     NonFinite {
         /// Training step, from 1.
         step: i64,

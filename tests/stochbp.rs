@@ -2,8 +2,12 @@
 //! the series does not converge.
 #[path = "stochbp_cases/doubts.rs"]
 mod doubts;
+#[path = "stochbp_cases/gammas.rs"]
+mod gammas;
 #[path = "stochbp_cases/mutants.rs"]
 mod mutants;
+#[path = "stochbp_cases/relu.rs"]
+mod relu;
 mod stochbp_common;
 #[path = "stochbp_cases/theorem2.rs"]
 mod theorem2;
@@ -12,15 +16,14 @@ use stochbp_common::{Law, number, relative, vec1, vector};
 use tch::{Device, Kind, Tensor};
 use thruway::Error;
 use thruway::dist::dirac::Dirac;
-use thruway::dist::dirichlet::{Dirichlet, moments};
+use thruway::dist::dirichlet::Dirichlet;
 use thruway::dist::gamma::Gamma;
 use thruway::dist::gaussian::Gaussian;
 use thruway::dist::laplace::{Laplace, kl_to_standard};
 use thruway::dist::{Continuous, beta::Beta};
-use thruway::noise::{HostNoise, Tape};
+use thruway::noise::HostNoise;
 use thruway::stochbp::{
-    Caution, LogCharacteristic, Objective, Outer, StochasticBackprop, Sum, ThroughGammas, log_sigmoid_derivatives,
-    second_order, with_jacobian,
+    Caution, LogCharacteristic, Objective, Outer, SecondOrder, StochasticBackprop, Sum, log_sigmoid_derivatives,
 };
 
 const LAWS: [Law; 8] = [
@@ -40,6 +43,14 @@ fn rule(sum: Sum) -> StochasticBackprop {
 
 fn loose(order: i64) -> StochasticBackprop {
     StochasticBackprop { sum: Sum::Truncated(order), caution: Caution::Warn }
+}
+
+/// Eq. 14 with a full covariance.
+fn equation_14(mean: &Tensor, covariance: &Tensor, f: &Objective, z: &Tensor) -> Tensor {
+    let rule = SecondOrder { gaussian: true, caution: Caution::Refuse };
+    let (surrogate, warning) = rule.surrogate(mean, covariance, f, z).unwrap();
+    assert_eq!(warning, None);
+    surrogate
 }
 
 /// `1 - z + z^2 / 2 - ..`, as terms of each variable.
@@ -269,51 +280,6 @@ fn stochbp_is_refused_where_the_terms_grow() {
     }
 }
 
-/// Two inputs, four units with ReLU, one output; on z > 0 the first two units are always on, the third always off, and the
-/// last one turns at `z_1 = 2 z_2` where `kink`, else is always on.
-fn network(z: &Tensor, kink: bool) -> Tensor {
-    let last = if kink { [1.0, -2.0] } else { [1.0, 2.0] };
-    let w = vector(&[0.5, 0.3, 0.2, 0.9, -0.4, -0.6, last[0], last[1]]).view([4, 2]);
-    let hidden = (z.matmul(&w.tr()) + vector(&[0.1, 0.4, -0.2, 0.0])).relu();
-    hidden.matmul(&vector(&[-0.4, 0.2, 5.0, 0.3]).view([4, 1]))
-}
-
-#[test]
-fn stochbp_relu_network_by_lemma_3() {
-    let laws = [Law::Gamma(2.3, 0.4), Law::Gamma(1.4, 0.7)];
-    let q = laws[0].quadrature(201).product(&laws[1].quadrature(201));
-    let p = Gamma::new(&vector(&[2.3, 1.4]), &vector(&[0.4, 0.7])).unwrap();
-    let g = |z: &Tensor| Ok(network(z, false));
-    let inner = |z: &Tensor| with_jacobian(&g, z);
-    let square = |x: &Tensor| Ok((x - 0.7).square());
-    let power = |x: &Tensor| Ok(polynomial(x, 4));
-    let exponential = |x: &Tensor| Ok((x * -0.4).exp());
-    let away = |x: &Tensor| Ok((x + 9.0).abs());
-    let cases: [(&str, &thruway::stochbp::Function, Sum); 5] = [
-        ("Eq. 23, the kink of |.| never met", &away, Sum::Polynomial(1)),
-        ("Eq. 24", &square, Sum::Polynomial(2)),
-        ("degree 4", &power, Sum::Polynomial(4)),
-        ("Eq. 25", &exponential, Sum::Exponential),
-        ("Eq. 26", &exponential, Sum::Truncated(14)),
-    ];
-    for (name, outer, sum) in cases {
-        let f = Objective::Composite { inner: &inner, outer: Outer::Nested(outer) };
-        let truth = q.truth(&f);
-        let ours = q.expectation(&rule(sum).at(&p, &f, &q.z).unwrap());
-        let error = relative(&ours, &truth);
-        // 201 points a variable: rounding only. Order 14: ratio of terms at most 0.4 * 0.3 * 0.8.
-        assert!(error < 1e-8, "{name}: {error:e}");
-        // Lemma 3 and nested autograd through the whole network agree.
-        let whole = |z: &Tensor| Ok(outer(&network(z, false)).unwrap().squeeze_dim(-1));
-        let few = q.z.narrow(0, 20_000, 50);
-        let a = rule(sum).at(&p, &f, &few).unwrap();
-        let b = rule(sum).at(&p, &Objective::Smooth(&whole), &few).unwrap();
-        for name in ["shape", "scale"] {
-            assert!(relative(&[a.of(name).unwrap().shallow_clone()], &[b.of(name).unwrap().shallow_clone()]) < 1e-10);
-        }
-    }
-}
-
 #[test]
 fn stochbp_log_sigmoid_by_formula_is_nested_autograd() {
     let x = vector(&[-3.0, -0.4, 0.0, 1.7, 6.0]).view([5, 1]);
@@ -326,37 +292,6 @@ fn stochbp_log_sigmoid_by_formula_is_nested_autograd() {
     let f = Objective::Composite { inner: &inner, outer: Outer::Known(&h, &|x, n| log_sigmoid_derivatives(x, n)) };
     let scaled = Objective::Separable(&|x| Ok((x * 2.0).log_sigmoid())).derivatives(&x, 4).unwrap();
     assert!(relative(&f.derivatives(&x, 4).unwrap().pure, &scaled.pure) < 1e-11);
-}
-
-/// Lemma 3 where a kink lies within the support: the derivatives beyond the first have mass there that autograd calls 0.
-#[test]
-fn stochbp_kinks_are_refused_and_bias_the_rule() {
-    let laws = [Law::Gamma(2.3, 0.4), Law::Gamma(1.4, 0.7)];
-    let q = laws[0].quadrature(301).product(&laws[1].quadrature(301));
-    let p = Gamma::new(&vector(&[2.3, 1.4]), &vector(&[0.4, 0.7])).unwrap();
-    let g = |z: &Tensor| Ok(network(z, true));
-    let inner = |z: &Tensor| with_jacobian(&g, z);
-    let f = Objective::Composite { inner: &inner, outer: Outer::Nested(&|x| Ok((x - 0.7).square())) };
-    for sum in [Sum::Polynomial(2), Sum::Truncated(2)] {
-        let refused = rule(sum).estimate(&p, &f, 50, &mut HostNoise::new(0)).unwrap_err().to_string();
-        assert!(refused.contains("Lemma 3") && refused.contains("kink"), "{refused}");
-    }
-    let warn = StochasticBackprop { sum: Sum::Polynomial(2), caution: Caution::Warn };
-    let e = warn.at(&p, &f, &q.z).unwrap();
-    assert!(e.warning.is_some());
-    let error = relative(&q.expectation(&e), &q.truth(&f));
-    assert!(error > 0.01, "the bias is plain: {error:e}");
-    // Eq. 23 for E |z| = b under Laplace(0, b): 0 in place of 1
-    let p = Laplace::new(&vec1(0.0), &vec1(0.7)).unwrap();
-    let q = Law::Laplace(0.0, 0.7).quadrature(2001);
-    let f = |z: &Tensor| Ok(z.abs());
-    let f = Objective::Separable(&f);
-    let e = StochasticBackprop { sum: Sum::Polynomial(1), caution: Caution::Warn }.at(&p, &f, &q.z).unwrap();
-    assert_eq!(number(&q.expectation(&e)[1].squeeze()), 0.0);
-    assert!((number(&q.truth(&f)[1].squeeze()) - 1.0).abs() < 1e-10);
-    assert!(e.warning.unwrap().contains("kink"));
-    let refused = rule(Sum::Truncated(8)).at(&p, &f, &q.z).unwrap_err().to_string();
-    assert!(refused.contains("without second derivative") && refused.contains("kink"), "{refused}");
 }
 
 /// Eq. 14 in full: `E exp(c . z) = exp(c . mean + c . covariance c / 2)`, and a polynomial with a mixed term.
@@ -372,7 +307,7 @@ fn stochbp_gaussian_with_full_covariance() {
     let covariance = factor.matmul(&factor.tr()).set_requires_grad(true);
     let c = vector(&[0.7, -1.1]);
     let f = |z: &Tensor| Ok(weighted(z.matmul(&c).exp()));
-    let loss = second_order(&mean, &covariance, &Objective::Smooth(&f), &z).unwrap();
+    let loss = equation_14(&mean, &covariance, &Objective::Smooth(&f), &z);
     loss.backward();
     let ours = [mean.grad(), covariance.grad()];
     let closed = |m: &Tensor, v: &Tensor| (m.dot(&c) + c.dot(&v.matmul(&c)) * 0.5).exp();
@@ -387,80 +322,10 @@ fn stochbp_gaussian_with_full_covariance() {
     let z = vector(&[0.2, 1.4, -0.8]).view([3, 1]);
     let e = rule(Sum::Truncated(4)).at(&p, &Objective::Smooth(&f), &z).unwrap();
     let (m, v) = (vec1(0.3).set_requires_grad(true), vec1(0.7).view([1, 1]).set_requires_grad(true));
-    second_order(&m, &v, &Objective::Smooth(&f), &z).unwrap().backward();
+    equation_14(&m, &v, &Objective::Smooth(&f), &z).backward();
     let mean = |n: &str| number(&e.of(n).unwrap().mean(Kind::Double));
     assert!((number(&m.grad().squeeze()) - mean("mean")).abs() < 1e-14);
     assert!((number(&v.grad().squeeze()) - mean("variance")).abs() < 1e-14);
-}
-
-/// Two gamma variables on a grid, as a tape for the rules that draw them, with weights.
-fn gammas(a: f64, b: f64) -> (Tensor, Tensor) {
-    let q = Law::Gamma(a, 1.0).quadrature(181).product(&Law::Gamma(b, 1.0).quadrature(181));
-    (q.z, q.w)
-}
-
-/// Eqs. 20 and 21 are the start of an asymptotic series: in expectation the error at order N is at most the first term left
-/// out, for linear f; terms have a closed form; and orders from half of alpha + beta on are refused.
-#[test]
-fn stochbp_beta_and_dirichlet_through_gammas() {
-    let (a, b) = (4.0, 9.0);
-    let (zeta, w) = gammas(a, b);
-    let q = stochbp_common::Quadrature { z: zeta.shallow_clone(), w, scores: vec![] };
-    let p = Beta::new(&vec1(a), &vec1(b)).unwrap();
-    let dirichlet = Dirichlet::new(&vector(&[a, b])).unwrap();
-    let f = |z: &Tensor| Ok(z.select(-1, 0));
-    let f = Objective::Smooth(&f);
-    let s = zeta.size()[0];
-    let c = a + b;
-    let truth = [b / (c * c), -a / (c * c)];
-    // (1/n) E d^n z / d zeta_1^n = (-1)^(n+1) (n-1)! (b / c) / ((c-1) .. (c-n))
-    let term = |n: i64| {
-        let product: f64 = (1..n).map(|j| j as f64).product();
-        let below: f64 = (1..=n).map(|j| c - j as f64).product();
-        product / below / c * if n % 2 == 1 { 1.0 } else { -1.0 }
-    };
-    for order in 1..=6 {
-        // the grid's points are no draws, so their root mean squares tell nothing
-        let rule = ThroughGammas { order, caution: Caution::Warn };
-        let tape = || Tape::new([("gamma", zeta.shallow_clone())]);
-        let e = rule.beta(&p, &f, s, &mut tape()).unwrap();
-        let [ours_a, ours_b] = ["alpha", "beta"].map(|n| number(&q.mean(e.of(n).unwrap()).squeeze()));
-        let sum: f64 = (1..=order).map(term).sum();
-        assert!(a * term(order).abs() > 1e-5, "order {order}: a wrong factor in this term is seen");
-        assert!((ours_a - b * sum).abs() < 1e-9 && (ours_b + a * sum).abs() < 1e-9, "order {order}: {ours_a} {ours_b}");
-        let missing = (ours_a - truth[0]).abs();
-        assert!(missing <= b * term(order + 1).abs() && missing > 1e-6, "order {order}: {missing:e}");
-        let e = rule.dirichlet(&dirichlet, &f, s, &mut tape()).unwrap();
-        let ours = q.mean(e.of("concentration").unwrap());
-        assert!(number(&(ours - vector(&[b * sum, -a * sum])).abs().max()) < 1e-9, "order {order}");
-    }
-    let strict = ThroughGammas { order: 7, caution: Caution::Refuse };
-    for error in [
-        strict.beta(&p, &f, 10, &mut HostNoise::new(0)).unwrap_err(),
-        strict.dirichlet(&dirichlet, &f, 10, &mut HostNoise::new(0)).unwrap_err(),
-    ] {
-        assert!(error.to_string().contains("below half the sum of the concentrations, 13"), "{error}");
-    }
-    let e = ThroughGammas { caution: Caution::Warn, ..strict }.beta(&p, &f, 10, &mut HostNoise::new(0)).unwrap();
-    assert!(e.warning.unwrap().contains("variance is infinite"));
-}
-
-/// Eq. 24 for a Dirichlet: exact for quadratic f, on any points of the right mean (its a_2 meets a constant Hessian).
-#[test]
-fn stochbp_dirichlet_is_exact_on_quadratics_to_second_order() {
-    let a = vector(&[0.7, 2.0, 1.4]).set_requires_grad(true);
-    let (mean, covariance) = moments(&a).unwrap();
-    let h = vector(&[1.0, -0.5, 0.3, -0.5, 2.0, 0.1, 0.3, 0.1, -0.7]).view([3, 3]);
-    let c = vector(&[0.2, -1.0, 0.4]);
-    let f = |z: &Tensor| Ok((z.matmul(&h) * z).sum_dim_intlist(-1, false, Kind::Double) + z.matmul(&c));
-    second_order(&mean, &covariance, &Objective::Smooth(&f), &mean.detach().unsqueeze(0)).unwrap().backward();
-    // E z_i z_j = a_i (a_j + [i = j]) / (c (c + 1))
-    let leaf = a.detach().set_requires_grad(true);
-    let total = leaf.sum(Kind::Double);
-    let second = (leaf.unsqueeze(-1) * leaf.unsqueeze(0) + leaf.diag(0)) / (&total * (&total + 1.0));
-    let value = (second * &h).sum(Kind::Double) + (&leaf / total).dot(&c);
-    value.backward();
-    assert!(relative(&[a.grad()], &[leaf.grad()]) < 1e-13);
 }
 
 #[test]

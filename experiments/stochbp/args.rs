@@ -182,7 +182,7 @@ impl Config {
         let order = match args.order {
             Some(n) if !(lowest..=LOG_SIGMOID_ORDERS).contains(&n) => {
                 let why = if logistic {
-                    " (the scale has no term below 2, and derivatives of log sigmoid no digits above)"
+                    " (the scale has no term below 2; above, derivatives of log sigmoid have no digits)"
                 } else {
                     ""
                 };

@@ -70,8 +70,8 @@ pub fn table(problems: &[Problem]) -> Table {
              difference, in brackets {APART} of its standard errors on each side"
         ),
         format!(
-            "Yes or no from {APART} standard errors on, in between not told apart. With five seeds that is a level of 2 % \
-             (convergence, Welch) or 4 % (variance, paired) a row, so a row near {APART} says little in a table of this length"
+            "Yes or no from {APART} standard errors on, in between not told apart. With five seeds that is a level of 2 to \
+             4 % (convergence, Welch: 8 to 4 degrees of freedom) or 4 % (variance, paired: 4) a row, so a row near {APART} says little in a table of this length"
         ),
         format!(
             "Little effect: ELBO within {} nats and accuracy within {} at the end, {APART} standard errors included",

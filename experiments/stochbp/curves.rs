@@ -1,6 +1,6 @@
 //! The curves of Figures 1 to 3 as SVG: mean over the seeds and one standard deviation on each side.
 use crate::tables::{ORDER, Problem};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use thruway::error::Result;
 use thruway::report::stats::Spread;
@@ -80,10 +80,9 @@ fn curves<'a>(p: &'a Problem, metric: &str) -> Result<Vec<Curve<'a>>> {
 
 fn draw(rows: &[Vec<Panel>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(1);
-    let names: Vec<&str> = ORDER
-        .into_iter()
-        .filter(|o| rows.iter().flatten().flat_map(|p| &p.curves).any(|(name, _)| name == o))
-        .collect();
+    let drawn: BTreeSet<&str> = rows.iter().flatten().flat_map(|p| &p.curves).map(|(name, _)| *name).collect();
+    let others = drawn.iter().copied().filter(|name| !ORDER.contains(name));
+    let names: Vec<&str> = ORDER.into_iter().filter(|o| drawn.contains(o)).chain(others).collect();
     let (width, height) = (PANEL.0 * columns as f64, PANEL.1 * rows.len() as f64 + 40.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n"

@@ -5,7 +5,7 @@ use crate::method::Method;
 use crate::toy::Toy;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use thruway::error::{Error, Result};
 use thruway::nn::loss::number;
@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     let (evaluation, probe) = (side("evaluation"), side("probe"));
 
     while at.step < config.steps {
-        let step = task.step(&config, &leaves)?;
+        let step = task.step(&config, &leaves).map_err(|e| failed(&run.dir, at.step + 1, e))?;
         optimizer.zero_grad();
         step.loss.f_backward()?;
         let loss = number(&step.loss);
@@ -107,7 +107,8 @@ pub fn run(args: Args) -> Result<()> {
         }
         if logs && config.probe {
             // before the update, at the parameters of this step's estimate
-            metrics.extend(probe.at(at.step, || task.probe(&leaves))?);
+            let all = probe.at(at.step, || task.probe(&leaves));
+            metrics.extend(all.map_err(|e| failed(&run.dir, at.step + 1, e))?);
         }
         run.resume_clock();
         optimizer.step()?;
@@ -142,6 +143,19 @@ pub fn run(args: Args) -> Result<()> {
     last.extend(means);
     run.finish(at.step, 0, last)?;
     Ok(())
+}
+
+/// A value that leaves its range in the middle of a run, as a refused series, is a failed run and no bad usage.
+fn failed(dir: &Path, step: i64, error: Error) -> Error {
+    match error {
+        Error::Range { .. } => Error::Run {
+            dir: dir.into(),
+            reason: format!("step {step}: {error}"),
+            remedy: "the run ends here, unfinished: give another --out, or move its directory away, to run with other settings"
+                .into(),
+        },
+        other => other,
+    }
 }
 
 /// The inverse of softplus.
@@ -261,7 +275,8 @@ fn place(config: &Config) -> String {
     match (config.dim, config.features, config.kl) {
         (Some(d), ..) => format!("{}-{d}", name(&|| serde_json::to_value(config.problem))),
         (_, Some(f), Some(k)) => {
-            format!("logistic-{}-{}", name(&|| serde_json::to_value(f)), name(&|| serde_json::to_value(k)))
+            let (f, k) = (name(&|| serde_json::to_value(f)), name(&|| serde_json::to_value(k)));
+            format!("logistic-{f}-{k}-{}", config.initial_scale.unwrap_or(1.0))
         }
         _ => "logistic".into(),
     }

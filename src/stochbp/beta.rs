@@ -2,7 +2,9 @@
 //!
 //! `log phi = log 1F1(alpha; alpha + beta; s)` has the n-th cumulant over n! as its coefficient of `s^n`. Cumulants follow
 //! from the moments `E z^n = prod_{r < n} (alpha + r) / (alpha + beta + r)` by a recursion, and autograd differentiates it.
-//! The series converges up to the nearest zero of 1F1, which is never 0. The paper's own way, Eq. 20, is
+//! The recursion cancels, as the n-th cumulant is some `(alpha + beta)^(1 - n)` of the moments it is a difference of: of float64's
+//! 16 digits two are left at n = 6 where alpha + beta is 1,000 and none at 8; where it is a million, none at 4. The terms are then
+//! as small themselves. The series converges up to the nearest zero of 1F1, which is never 0. The paper's own way, Eq. 20, is
 //! [`ThroughGammas`](super::ThroughGammas); it converges for no f.
 use super::theorem1::LogCharacteristic;
 use crate::dist::beta::Beta;

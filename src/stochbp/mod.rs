@@ -25,28 +25,40 @@
 //! - Other f: truncated ([`Sum::Truncated`]). The series converges where the Fourier transform of f vanishes beyond the
 //!   [radius](LogCharacteristic::radius) (`1 / b` for Laplace, `1 / mu` for gamma). A function with a pole, as `log sigmoid`,
 //!   has no such bound: the series is asymptotic, terms shrink up to some order and grow from there. The rule compares its
-//!   last two terms (at an order with fewer, the first two there are) and [refuses or warns](Caution) when they grow. It also
+//!   last two terms in each variable (at an order with fewer, the first two there are) and [refuses or warns](Caution) when they grow. It also
 //!   does at an order that a parameter's first term lies above: the scale of a Laplace law or the variance of a Gaussian at 1.
 //!
-//! # Printed formulas, checked by derivation and by `tests/stochbp.rs`
+//! # Printed formulas, checked by derivation and by tests
+//! Each item ends with its test, in `tests/stochbp.rs` or `tests/stochbp_cases/` beside it, unless another file is named.
 //! 1. Theorem 1: holomorphic near 0 is not enough. With a finite radius R the exchange of sum and integral needs
 //!    `f^(w) = 0` beyond R; `E cos(c z)` under a Laplace law exists for every c, its series only for `c b < 1`. Nor are the
 //!    polynomials and exponentials of Corollary 3.1 square-integrable, as Section 2 asks; they have the identity directly.
+//!    `stochbp_is_refused_where_the_terms_grow`.
 //! 2. Eq. 18's `log phi` is `i mu w - log(1 + b^2 w^2)`: the printed one lacks mu. The rule itself has the right factor:
 //!    `(1 / b^2) (d b^2 / d theta) b^(2n)`; with b as the parameter that is `2 b^(2n - 1)`.
+//!    `stochbp_printed_characteristic_functions`, `stochbp_is_exact_on_polynomials`.
 //! 3. Eq. 19 is right, mu being the scale (not the mean, as mu is elsewhere in the paper).
+//!    `stochbp_printed_characteristic_functions`, `stochbp_is_exact_on_polynomials`.
 //! 4. Eqs. 20 and 21: from `n = alpha + beta` (the sum of the concentrations) on the expectations are infinite, already for
-//!    linear f. See [`ThroughGammas`].
+//!    linear f. See [`ThroughGammas`]. `stochbp_beta_and_dirichlet_through_gammas`.
 //! 5. Eqs. 22 to 24: `a_0 = 0` always, as `log phi(0) = 0`. In Eq. 24 `a_2` is a matrix whose off-diagonal entries are half
 //!    of the coefficients of Theorem 1, which counts each pair once.
+//!    `stochbp_coefficients_sum_to_the_closed_form_within_the_radius` (`a_0`),
+//!    `stochbp_dirichlet_is_exact_on_quadratics_to_second_order`.
 //! 6. Lemma 3 holds almost everywhere, and that is too little: the second derivative of a kinked g has point masses that an
 //!    expectation sees and autograd does not. Eq. 23 gives 0 for `d E|z| / d b` under Laplace(0, b), where the truth is 1. The
 //!    rules are exact where no kink lies inside the support.
+//!    `stochbp_kinks_are_refused_and_bias_the_rule`, `stochbp_relu_network_by_lemma_3`.
 //! 7. Toy problem 2: f is `exp(-epsilon z)`, so Eq. 25 has `log phi` at `w = i epsilon`; the printed `epsilon / i` is that of
 //!    `exp(+epsilon z)`. And for d > 1 each parameter goes with its own term of f, not with the whole sum.
+//!    `stochbp_toy_problem_2_sign_and_beyond_the_radius`, `stochbp_toy_problem_2_in_two_dimensions`.
 //! 8. Eq. 28, per sample, has the whole KL divergence; summed over n data points it is counted n times.
-//! 9. Eq. 12 lacks the sum over the cliques c, which Eq. 13 has.
-//! 10. Eqs. 9, 11, 13, 14 to 17, 25, 26 and 29 are right as printed.
+//!    `stochbp_kl_of_equation_28_counted_once_or_for_each_point` (`tests/stochbp_run.rs`).
+//! 9. Eq. 12 lacks the sum over the cliques c, which Eq. 13 has. `stochbp_equations_11_and_12_characteristic_function_of_cliques`.
+//! 10. Eqs. 9, 11, 13, 14 to 17, 25, 26 and 29 are right as printed. `stochbp_equation_13_integral_and_expectation`,
+//!     `stochbp_gaussian_with_full_covariance` (14), `stochbp_dirac_is_backpropagation` (15),
+//!     `stochbp_discrete_formulas_16_and_17` (9, 16, 17), `stochbp_exponentials_in_closed_form_and_truncated` (25, 26),
+//!     `stochbp_laplace_kl_is_equation_29`.
 //!
 //! Legend: `S` samples, `d` variables.
 use crate::dist::Continuous;
@@ -74,7 +86,7 @@ pub use objective::{
 };
 pub use pathwise::pathwise;
 pub use score::score_function;
-pub use second_order::second_order;
+pub use second_order::SecondOrder;
 pub use theorem1::{Caution, LogCharacteristic, StochasticBackprop, Sum};
 pub use weak::{WeakReparameterisation, weak};
 
@@ -87,8 +99,8 @@ pub struct Estimate {
     pub gradients: Vec<(String, Tensor)>,
     /// Why it is not to be trusted, if so.
     pub warning: Option<String>,
-    /// Of a truncated series: its last term over the one before (root mean squares; the largest of the parameters). From 1 on
-    /// the series diverges at its order.
+    /// Of a truncated series: its last term over the one before (root mean squares over the samples; the largest of all
+    /// parameters and variables). From 1 on the series diverges at its order.
     pub growth: Option<f64>,
 }
 

@@ -9,7 +9,7 @@
 //! the smallest total among the draws decides.
 use super::Estimate;
 use super::objective::{Function, Objective};
-use super::theorem1::{Caution, kinks, series};
+use super::theorem1::{Caution, kinks, lines, series};
 use crate::dist::Continuous;
 use crate::dist::beta::Beta;
 use crate::dist::dirichlet::Dirichlet;
@@ -84,11 +84,11 @@ impl ThroughGammas {
         let zeta = p.sample(samples, noise)?;
         // as a function of zeta f is smooth to the rule, which does not see its kinks
         let z = ratio(&zeta)?;
-        let kink = match f {
-            Objective::Separable(_) if self.order >= 2 => kinks(f, &z, &f.derivatives(&z, 2)?.pure)?,
-            Objective::Composite { .. } if self.order >= 2 => kinks(f, &z, &[])?,
-            _ => None,
-        };
+        let mut kink = None;
+        if self.order >= 2 {
+            let pure = if lines(f, &z) { f.derivatives(&z, 2)?.pure } else { vec![] };
+            kink = kinks(f, &z, &pure)?;
+        }
         let value = |zeta: &Tensor| f.value(&ratio(zeta)?);
         let (mut e, growth) = series(&p, &["shape"], &Objective::Smooth(&value), &zeta, self.order, false)?;
         doubts.extend(kink.into_iter().chain(growth));

@@ -25,7 +25,7 @@ impl Outer<'_> {
         }
     }
 
-    fn derivatives(&self, x: &Tensor, order: i64) -> Result<(Tensor, Vec<Tensor>)> {
+    pub(super) fn derivatives(&self, x: &Tensor, order: i64) -> Result<(Tensor, Vec<Tensor>)> {
         match self {
             Outer::Nested(h) => nested(h, x, order),
             Outer::Known(h, formula) => {

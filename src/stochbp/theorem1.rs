@@ -62,11 +62,12 @@ pub enum Caution {
 /// outside the radius of convergence more terms make it worse.
 ///
 /// # Errors
-/// With [`Caution::Refuse`], [`Error::Range`] where the terms grow with their order, where a parameter has no term up to the order
-/// though it has later ones, where f is no polynomial of the degree (no exponential) over the samples, where the piecewise affine
-/// function of Lemma 3 changes its slope among them, or where a term of one variable changes its own without a second derivative:
-/// there derivatives beyond the first have mass at the kinks, which autograd calls 0. What takes two points to compare is refused
-/// at one.
+/// With [`Caution::Refuse`], [`Error::Range`] where the terms of a variable grow with their order, where a parameter has no term up
+/// to the order though it has later ones, where f is no polynomial of the degree (no exponential) over the samples, where the
+/// piecewise affine function of Lemma 3 changes its slope among them, or where a function of one variable (a term, f itself, the
+/// outer function of Lemma 3) changes its own without a second derivative: there derivatives beyond the first have mass at the
+/// kinks, which autograd calls 0. What takes two points to compare is refused at one. With either caution, where an exponential
+/// f is 0 at a sample, as its slope over itself is not known there.
 ///
 /// Not seen: under [`Sum::Truncated`] a kink inside a curved term (`|z| + z^2` of one variable), and under every sum one inside
 /// an [`Objective::Smooth`] of several variables or inside the outer function of Lemma 3 where that is curved.
@@ -121,8 +122,7 @@ pub(super) fn series(
     polynomial: bool,
 ) -> Result<(Estimate, Option<Error>)> {
     let order = p.last().map_or(degree, |last| last.min(degree));
-    // whether the derivatives at two points can be held against each other
-    let lines = matches!(f, Objective::Separable(_)) || z.size()[1] == 1 && matches!(f, Objective::Smooth(_));
+    let lines = lines(f, z);
     let reach = match (polynomial, p.last()) {
         (true, Some(2..)) if lines => degree,
         // two terms of each infinite series, so that its growth is seen at any order; Laplace's scale has those of n = 2 and 4
@@ -131,15 +131,21 @@ pub(super) fn series(
     };
     let derivatives = f.derivatives(z, reach)?;
     let mut sums: Vec<Tensor> = names.iter().map(|_| z.f_zeros_like()).collect::<std::result::Result<_, _>>()?;
-    // of each parameter, the size of its terms whose coefficient is not 0
-    let mut sizes: Vec<Vec<f64>> = vec![vec![]; names.len()];
+    // of each parameter and variable, the size of its terms whose coefficient is not 0
+    let mut sizes: Vec<Vec<Vec<f64>>> = vec![vec![vec![]; z.size()[1] as usize]; names.len()];
     for (n, derivative) in (1..).zip(&derivatives.pure) {
         for (k, a) in p.coefficients(n)?.into_iter().take(names.len()).enumerate() {
-            let seen = n > order && (polynomial || sizes[k].len() >= 2);
+            let seen = n > order && (polynomial || sizes[k].iter().all(|s| s.len() >= 2));
             if !seen && any(&a)? {
-                let term = a * derivative;
+                let term = &a * derivative;
                 if !polynomial {
-                    sizes[k].push(size(&term)?);
+                    let there = entries(&a.f_ne(0.0)?)?;
+                    for ((s, size), _) in sizes[k].iter_mut().zip(size(&term)?).zip(there).filter(|(_, a)| *a != 0.0) {
+                        // beyond the order only where there are not two yet
+                        if n <= order || s.len() < 2 {
+                            s.push(size);
+                        }
+                    }
                 }
                 if n <= order {
                     sums[k] += term;
@@ -148,7 +154,8 @@ pub(super) fn series(
         }
     }
     let gradients = names.iter().map(|name| name.to_string()).zip(sums).collect();
-    let growth = sizes.iter().filter_map(|s| growth(s)).fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
+    let largest = largest(&sizes);
+    let growth = largest.map(|(g, _)| g);
     let mut doubt = None;
     if order >= 2 {
         doubt = kinks(f, z, &derivatives.pure)?;
@@ -163,9 +170,9 @@ pub(super) fn series(
         };
     }
     if !polynomial && doubt.is_none() && p.last() != Some(order) {
-        doubt = growth.filter(|g| g.is_nan() || *g >= 1.0).map(|g| {
+        doubt = largest.filter(|(g, _)| g.is_nan() || *g >= 1.0).map(|(g, j)| {
             Error::range(
-                format!("{}: the last term of the series at order {order}, over the one before", p.name()),
+                format!("{}: the last term of the series at order {order}, variable {j}, over the one before", p.name()),
                 "below 1 (beyond the radius of convergence more terms make it worse: lower the order or the scale, or use \
                  pathwise)",
                 format!("{g:.3}"),
@@ -209,15 +216,37 @@ fn expansion(z: &Tensor, pure: &[Tensor]) -> Result<Option<Error>> {
         power = &power * &away / k as f64;
     }
     let what = format!("the slope at the mean point, expanded as that of a polynomial of degree {}", pure.len());
+    agree(&what, &sum, &size)
+}
+
+/// A doubt where sums `[S, d]`, whose terms have these absolute sums, are not one number for all points.
+pub(super) fn agree(what: &str, sum: &Tensor, size: &Tensor) -> Result<Option<Error>> {
     // the point that loses the fewest digits
     let best = size.f_argmin(0, true)?;
     let (at_best, lost) = (sum.f_gather(0, &best, false)?, size.f_gather(0, &best, false)?);
-    alike(&what, z.size()[0], (sum - at_best).f_abs()?, size + lost)
+    alike(what, sum.size()[0], (sum - at_best).f_abs()?, size + lost)
 }
 
-/// Root mean square over the points, which an accidental zero of the mean cannot hide.
-fn size(term: &Tensor) -> Result<f64> {
-    Ok(term.f_to_kind(Kind::Double)?.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?)
+/// Of each variable, the root mean square over the points, which an accidental zero of the mean cannot hide; nor does another
+/// variable, whose terms may be larger and shrink.
+fn size(term: &Tensor) -> Result<Vec<f64>> {
+    entries(&term.f_to_kind(Kind::Double)?.f_square()?.f_mean_dim(0i64, false, Kind::Double)?.f_sqrt()?)
+}
+
+/// A tensor `[d]` as numbers.
+fn entries(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::<f64>::try_from(t.f_to_kind(Kind::Double)?)?)
+}
+
+/// Whether f is a function, or a sum of functions, of one variable each: derivatives at two points can be held against each other.
+pub(super) fn lines(f: &Objective, z: &Tensor) -> bool {
+    matches!(f, Objective::Separable(_)) || z.size()[1] == 1 && matches!(f, Objective::Smooth(_))
+}
+
+/// The largest growth of all, by parameter and variable, and its variable; what is no number is the largest.
+fn largest(sizes: &[Vec<Vec<f64>>]) -> Option<(f64, usize)> {
+    let each = sizes.iter().flat_map(|of| of.iter().enumerate()).filter_map(|(j, s)| Some((growth(s)?, j)));
+    each.max_by(|(a, _), (b, _)| if a.is_nan() != b.is_nan() { a.is_nan().cmp(&b.is_nan()) } else { a.total_cmp(b) })
 }
 
 /// The last size over the one before, 0 where the last is 0.
@@ -242,6 +271,10 @@ fn exponential(p: &dyn LogCharacteristic, f: &Objective, z: &Tensor) -> Result<(
             (value, terms, slope)
         }
     };
+    if any(&terms.f_eq(0.0)?)? {
+        let rule = "other than 0 at every point (where it underflows, lower the scale or the rate, or use pathwise)";
+        return Err(Error::range("the value of an exponential f", rule, 0));
+    }
     let s = slope / &terms;
     let what = "the slope of log f of an exponential f";
     let doubt = if p.last() == Some(1) { None } else { varying(what, &s)? };
@@ -263,7 +296,7 @@ fn varying(what: &str, t: &Tensor) -> Result<Option<Error>> {
 }
 
 /// A doubt where the spread among some points is more than rounding of numbers of this size, or where there is one point only.
-fn alike(what: &str, points: i64, spread: Tensor, size: Tensor) -> Result<Option<Error>> {
+pub(super) fn alike(what: &str, points: i64, spread: Tensor, size: Tensor) -> Result<Option<Error>> {
     if points < 2 {
         return Ok(Some(Error::range(what, "compared at 2 points at least: draw more, or use Caution::Warn", points)));
     }
@@ -279,25 +312,30 @@ fn alike(what: &str, points: i64, spread: Tensor, size: Tensor) -> Result<Option
     Ok((over > 0.0 || over.is_nan()).then(doubt))
 }
 
-/// A doubt where the inner function of Lemma 3 has several slopes among the points, or a term of one variable without second
-/// derivative has.
+/// A doubt where the inner function of Lemma 3 has several slopes among the points, or where a function of one variable without
+/// second derivative has: f itself, a term of it or the outer function of Lemma 3. `derivatives` of f are read for the former two.
 pub(super) fn kinks(f: &Objective, z: &Tensor, derivatives: &[Tensor]) -> Result<Option<Error>> {
-    let inner = match f {
-        Objective::Composite { inner, .. } => inner,
-        Objective::Separable(_) => {
-            let straight = derivatives[1].f_eq(0.0)?.f_all_dim(0, false)?.f_nonzero()?.f_squeeze_dim(-1)?;
-            if straight.numel() == 0 {
-                return Ok(None);
-            }
-            let slopes = derivatives[0].f_index_select(-1, &straight)?;
-            return varying("the slope of a term without second derivative", &slopes);
-        }
-        Objective::Smooth(_) => return Ok(None),
-    };
-    let (_, jacobian) = inner(z)?;
+    if lines(f, z) {
+        return straight("the slope of a term without second derivative", &derivatives[0], &derivatives[1]);
+    }
+    let Objective::Composite { inner, outer } = f else { return Ok(None) };
+    let (g, jacobian) = inner(z)?;
     // one Jacobian for all points: affine
-    if jacobian.dim() <= z.dim() {
+    if jacobian.dim() > z.dim() {
+        let doubt = varying("the slope of the inner function of Lemma 3", &jacobian)?;
+        if doubt.is_some() {
+            return Ok(doubt);
+        }
+    }
+    let (_, h) = outer.derivatives(&g.detach(), 2)?;
+    straight("the slope of the outer function of Lemma 3, without second derivative", &h[0], &h[1])
+}
+
+/// A doubt where the slope `[S, m]` varies in a column whose second derivative is 0 throughout.
+pub(super) fn straight(what: &str, slope: &Tensor, second: &Tensor) -> Result<Option<Error>> {
+    let straight = second.f_eq(0.0)?.f_all_dim(0, false)?.f_nonzero()?.f_squeeze_dim(-1)?;
+    if straight.numel() == 0 {
         return Ok(None);
     }
-    varying("the slope of the inner function of Lemma 3", &jacobian)
+    varying(what, &slope.f_index_select(-1, &straight)?)
 }

@@ -8,8 +8,8 @@ use thruway::dist::gaussian::Gaussian;
 use thruway::dist::laplace::Laplace;
 use thruway::noise::HostNoise;
 use thruway::stochbp::{
-    Caution, Function, LOG_SIGMOID_ORDERS, LogCharacteristic, Objective, Outer, StochasticBackprop, Sum, ThroughGammas,
-    log_sigmoid_derivatives,
+    Caution, Function, LOG_SIGMOID_ORDERS, LogCharacteristic, Objective, Outer, SecondOrder, StochasticBackprop, Sum,
+    ThroughGammas, log_sigmoid_derivatives,
 };
 
 /// Refused with these words; with a warning of the same text where warnings are asked for.
@@ -61,6 +61,117 @@ fn stochbp_kinks_in_a_curved_term_are_refused_for_polynomials() {
             let e = rule(Sum::Polynomial(5)).at(p, &Objective::Separable(&f), &draws(kind));
             assert!(e.is_ok(), "{name} {kind:?}: {:?}", e.err());
         }
+    }
+}
+
+/// `300 exp(z_1 / 2) + cos 3 z_2`: the large terms of the first variable shrink, those of the second grow by 5.76 an order.
+#[test]
+fn stochbp_growth_is_looked_for_in_each_variable() {
+    let p = Laplace::new(&vector(&[0.0, 0.0]), &vector(&[0.8, 0.8])).unwrap();
+    let f =
+        |z: &Tensor| Ok(Tensor::cat(&[(z.narrow(-1, 0, 1) * 0.5).exp() * 300.0, (z.narrow(-1, 1, 1) * 3.0).cos()], -1));
+    let f = Objective::Separable(&f);
+    doubted(
+        Sum::Truncated(4),
+        &p,
+        &f,
+        2_000,
+        "the last term of the series at order 4, variable 1, over the one before",
+    );
+    let e = loose(4).estimate(&p, &f, 2_000, &mut HostNoise::new(5)).unwrap();
+    // (3 * 0.8)^2, exactly: the fourth derivative of the cosine is -9 times the second
+    assert!((e.growth.unwrap() - 5.76).abs() < 1e-9, "{:?}", e.growth);
+    // a variable that f does not have hides nothing and raises no alarm
+    let f = |z: &Tensor| Ok((z * vector(&[0.5, 0.0])).exp());
+    let e = rule(Sum::Truncated(4)).estimate(&p, &Objective::Separable(&f), 2_000, &mut HostNoise::new(5)).unwrap();
+    assert!((e.growth.unwrap() - 0.16).abs() < 1e-9, "{:?}", e.growth);
+    // what is no number is not passed over for a number
+    let f = |z: &Tensor| Ok(Tensor::cat(&[(z.narrow(-1, 0, 1) - 99.0).sqrt(), z.narrow(-1, 1, 1).sin()], -1));
+    let e = loose(4).estimate(&p, &Objective::Separable(&f), 50, &mut HostNoise::new(5)).unwrap();
+    assert!(e.growth.unwrap().is_nan() && e.warning.unwrap().contains("variable 0"));
+}
+
+/// `|z|` of one variable, whose scale would get 0 for 1, in each form that it can be given in.
+#[test]
+fn stochbp_kinks_of_one_variable_are_refused_in_every_form() {
+    let p = Laplace::new(&vec1(0.0), &vec1(0.7)).unwrap();
+    let absolute = |z: &Tensor| Ok(z.squeeze_dim(-1).abs());
+    for sum in [2, 4, 8].map(Sum::Truncated) {
+        doubted(sum, &p, &Objective::Smooth(&absolute), 50, "the slope of a term without second derivative");
+    }
+    // the inner function affine, the outer one kinked; of two units the second
+    let p = Laplace::new(&vector(&[0.0, 0.3]), &vector(&[0.7, 0.5])).unwrap();
+    let w = vector(&[1.0, 0.4, -0.5, 2.0]).view([2, 2]);
+    let one = |z: &Tensor| Ok((z.matmul(&w.tr()), w.shallow_clone()));
+    let each = |z: &Tensor| thruway::stochbp::with_jacobian(&|z| Ok(z.matmul(&w.tr())), z);
+    let both = |x: &Tensor| Ok((x - 0.2).abs());
+    let second = |x: &Tensor| Ok(Tensor::cat(&[x.narrow(-1, 0, 1).square(), x.narrow(-1, 1, 1).abs()], -1));
+    let inners: [&thruway::stochbp::Inner; 2] = [&one, &each];
+    for inner in inners {
+        for outer in [&both as &Function, &second] {
+            let f = Objective::Composite { inner, outer: Outer::Nested(outer) };
+            for sum in [Sum::Polynomial(2), Sum::Truncated(2), Sum::Truncated(4)] {
+                doubted(sum, &p, &f, 50, "the slope of the outer function of Lemma 3, without second derivative");
+            }
+        }
+        // what is straight, curved or kinked elsewhere passes
+        let smooth =
+            |x: &Tensor| Ok(Tensor::cat(&[x.narrow(-1, 0, 1).square(), (x.narrow(-1, 1, 1) + 99.0).abs()], -1));
+        let f = Objective::Composite { inner, outer: Outer::Nested(&smooth) };
+        assert!(rule(Sum::Polynomial(2)).estimate(&p, &f, 50, &mut HostNoise::new(5)).is_ok());
+    }
+}
+
+/// Eqs. 14 and 24 say where they are no more than a beginning.
+#[test]
+fn stochbp_second_order_doubts_what_is_not_quadratic() {
+    let law = vector(&[2.0, 3.0, 2.5]);
+    let z = Dirichlet::new(&law).unwrap();
+    let z = thruway::dist::Continuous::sample(&z, 60, &mut HostNoise::new(4)).unwrap();
+    let (mean, covariance) = thruway::dist::dirichlet::moments(&law).unwrap();
+    let first = |z: &Tensor| z.select(-1, 0);
+    let cubic = |z: &Tensor| Ok(first(z).pow_tensor_scalar(3));
+    let kinked = |z: &Tensor| Ok((first(z) - 0.25).abs());
+    let hidden = |z: &Tensor| Ok((first(z) - 0.25).abs() + z.square().sum_dim_intlist(-1, false, Kind::Double));
+    let quadratic = |z: &Tensor| Ok(first(z) * z.select(-1, 1) - z.select(-1, 2) * 3.0);
+    let inner = |z: &Tensor| thruway::stochbp::with_jacobian(&|z| Ok((z - 0.25).relu()), z);
+    let network = Objective::Composite { inner: &inner, outer: Outer::Nested(&|g| Ok(g.square())) };
+    let ask = |gaussian, caution, f: &Objective, z: &Tensor| {
+        SecondOrder { gaussian, caution }.surrogate(&mean, &covariance, f, z).map(|(_, warning)| warning)
+    };
+    for (f, general, gaussian) in [
+        (Objective::Smooth(&cubic), Some("the Hessian of a quadratic f"), None),
+        (Objective::Smooth(&kinked), Some("without second derivatives"), Some("without second derivatives")),
+        (Objective::Smooth(&hidden), Some("expanded as that of a quadratic f"), None),
+        (network, Some("the inner function of Lemma 3"), Some("the inner function of Lemma 3")),
+        (Objective::Smooth(&quadratic), None, None),
+    ] {
+        for (is, words) in [(false, general), (true, gaussian)] {
+            let warned = ask(is, Caution::Warn, &f, &z).unwrap();
+            match (words, ask(is, Caution::Refuse, &f, &z)) {
+                (Some(words), Err(refused)) => {
+                    assert!(refused.to_string().contains(words), "{words}: {refused}");
+                    assert_eq!(warned, Some(refused.to_string()));
+                }
+                (None, Ok(None)) => assert_eq!(warned, None),
+                (words, answer) => panic!("gaussian {is}: {words:?} {answer:?}"),
+            }
+        }
+    }
+    let one = ask(false, Caution::Refuse, &Objective::Smooth(&cubic), &z.narrow(0, 0, 1)).unwrap_err().to_string();
+    assert!(one.contains("2 points at least"), "{one}");
+}
+
+/// An exponential that underflows is named, not answered with what is no number.
+#[test]
+fn stochbp_an_exponential_of_zero_is_named() {
+    let f = |z: &Tensor| Ok((z * -2_000.0).exp());
+    for caution in [Caution::Refuse, Caution::Warn] {
+        let rule = StochasticBackprop { sum: Sum::Exponential, caution };
+        let law = Law::Gamma(9.0, 1.0).build();
+        let error =
+            rule.estimate(&*law, &Objective::Separable(&f), 20, &mut HostNoise::new(1)).unwrap_err().to_string();
+        assert!(error.contains("the value of an exponential f must be other than 0"), "{error}");
     }
 }
 
@@ -124,6 +235,8 @@ fn stochbp_through_gammas_hands_on_every_warning() {
     let kinked = Objective::Separable(&kinked);
     let inner = |z: &Tensor| thruway::stochbp::with_jacobian(&|z| Ok((z - 0.3).relu()), z);
     let network = Objective::Composite { inner: &inner, outer: Outer::Nested(&|g| Ok(g.square())) };
+    let affine = |z: &Tensor| thruway::stochbp::with_jacobian(&|z| Ok(z * 2.0), z);
+    let bent = Objective::Composite { inner: &affine, outer: Outer::Nested(&|g| Ok((g - 0.6).abs())) };
     let run = |order, caution, f: &Objective| {
         let rule = ThroughGammas { order, caution };
         let a = rule.beta(&p, f, 2_000, &mut HostNoise::new(8)).map(|e| (e.warning, e.growth));
@@ -135,7 +248,8 @@ fn stochbp_through_gammas_hands_on_every_warning() {
         (4, &wavy, &["below half the sum", "last term of the series"]),
         (2, &kinked, &["without second derivative"]),
         (4, &kinked, &["below half the sum", "without second derivative"]),
-        (2, &network, &["Lemma 3"]),
+        (2, &network, &["the inner function of Lemma 3"]),
+        (2, &bent, &["the outer function of Lemma 3"]),
     ] {
         for e in run(order, Caution::Warn, f) {
             let (warning, growth) = e.unwrap();
@@ -148,6 +262,11 @@ fn stochbp_through_gammas_hands_on_every_warning() {
             assert!(refused.contains(words[0]), "order {order}: {refused}");
         }
     }
+    // of one variable: a beta's
+    let absolute = |z: &Tensor| Ok((z.squeeze_dim(-1) - 0.3).abs());
+    let strict = ThroughGammas { order: 2, caution: Caution::Refuse };
+    let refused = strict.beta(&p, &Objective::Smooth(&absolute), 200, &mut HostNoise::new(8)).unwrap_err().to_string();
+    assert!(refused.contains("without second derivative"), "{refused}");
     // mean squares of the two terms as 1 to 4 * 3
     for e in run(2, Caution::Refuse, &smooth) {
         assert_eq!(e.unwrap().0, None);

@@ -135,11 +135,11 @@ listops: build ## ListOps with five estimators on symbols, one to three epochs, 
 listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (days)
 	$(SWEEP) experiments/listops/sweeps/table1.toml --jobs $(JOBS)
 
-nas-surrogate: build ## architecture search on NATS-Bench's table, every estimator, 20 seeds, and its probes (needs the table; ten minutes)
+nas-surrogate: build ## architecture search on NATS-Bench's table, every estimator, 20 seeds, and its probes (needs the table; about half an hour)
 	for f in surrogate log-error probe; do $(SWEEP) experiments/nas/sweeps/$$f.toml --jobs $(JOBS); done
 	$(BIN)/nas tables runs/nas/surrogate runs/nas/log-error runs/nas/probe --figures runs/figures
 
-nas: build ## architecture search on a part of CIFAR-10, ReinMax and STGS (minutes on a core)
+nas: build ## architecture search on a part of CIFAR-10, ReinMax and STGS (about twenty minutes)
 	$(SWEEP) experiments/nas/sweeps/subset.toml --jobs $(JOBS)
 
 nas-table4: build ## Table 4: the published search, both estimators, three seeds (a GPU, hours)

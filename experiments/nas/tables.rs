@@ -1,6 +1,7 @@
 //! `nas tables`: means over seeds of finished runs, Table 4 beside them, and the curves.
 use crate::args::TablesArgs;
 use crate::curves;
+use serde_json::{Map, Value, json};
 use thruway::data::nats_bench::Task;
 use thruway::error::{Error, Result};
 use thruway::estimators::Estimator;
@@ -9,16 +10,6 @@ use thruway::report::published;
 use thruway::report::runs::{Group, Run, find, group};
 use thruway::report::stats::Spread;
 use thruway::report::table::Table;
-
-/// Whole epochs and images of the published search: what a run must have to stand beside Table 4.
-const PUBLISHED: [(&str, i64); 6] = [
-    ("train_size", 25_000),
-    ("valid_size", 25_000),
-    ("channels", 16),
-    ("cells", 5),
-    ("batch_size", 64),
-    ("epochs", 100),
-];
 
 /// The subcommand.
 pub fn run(args: &TablesArgs) -> Result<()> {
@@ -229,25 +220,40 @@ fn searches(groups: &[Group]) -> Table {
     }
 }
 
-/// The published test accuracies, and ours from searches of the published size and length.
+/// Whether a run with this configuration is the published search: every setting as published (Section 6.4; `--preset`), and no fewer epochs.
+fn as_published(config: &Map<String, Value>, name: &str) -> bool {
+    let (tau, decay) = if name == "stgs" { ("linear:10:0.1:", 1e-3) } else { ("1", 0.09) };
+    let tau_holds = |t: &str| if name == "stgs" { t.starts_with(tau) } else { t == tau };
+    let same = json!({
+        "estimator": name, "soft": false, "activation": "published", "augment": "flip-crop", "steps": null,
+        "train_size": 25_000, "valid_size": 25_000, "channels": 16, "cells": 5, "batch_size": 64,
+        "lr": 0.025, "lr_min": 0.001, "weight_decay": 5e-4, "arch_lr": 3e-4, "arch_weight_decay": decay,
+    });
+    let value = |key: &str| config.get(key).unwrap_or(&Value::Null);
+    same.as_object().expect("an object").iter().all(|(key, want)| value(key) == want)
+        && value("tau").as_str().is_some_and(tau_holds)
+        && value("epochs").as_i64().is_some_and(|n| n >= 100)
+        && value("dataset").as_str().is_some_and(|d| d.starts_with("cifar10"))
+}
+
+/// The published test accuracies, and ours from searches with the published settings: a row for each length and edition of
+/// the images.
 fn table4(groups: &[Group]) -> Table {
-    let whole = |g: &&Group| {
-        let run = g.first();
-        let at_least = |(key, n): &(&str, i64)| run.config.get(*key).and_then(|v| v.as_i64()).is_some_and(|v| v >= *n);
-        let preset = ["gdas-published", "reinmax"].contains(&run.setting("preset").unwrap_or_default().as_str());
-        preset
-            && run.setting("steps").is_none()
-            && run.setting("dataset").as_deref() == Some("cifar10")
-            && PUBLISHED.iter().all(at_least)
-    };
     let mut rows = vec![];
     for name in ["stgs", "reinmax"] {
-        let own = images(groups).filter(whole).find(|g| label(g) == name);
-        for (task, column) in Task::ALL.iter().zip(["cifar10", "cifar100", "imagenet16_120"]) {
+        let mut own: Vec<_> = images(groups).filter(|g| as_published(&g.first().config, name)).map(Some).collect();
+        if own.is_empty() {
+            own.push(None);
+        }
+        for (own, (task, column)) in own
+            .into_iter()
+            .flat_map(|g| Task::ALL.iter().zip(["cifar10", "cifar100", "imagenet16_120"]).map(move |t| (g, t)))
+        {
             let cell = |split: &str| {
                 let cell = published::cell(4, &format!("{column}_{split}"), name);
                 cell.map(|c| format!("{:.2} ± {:.2}", c.mean, c.std.unwrap_or(0.0))).unwrap_or_default()
             };
+            let said = |key: &str| own.and_then(|g| g.first().setting(key)).unwrap_or_default();
             rows.push(vec![
                 name.into(),
                 task.to_string(),
@@ -255,6 +261,8 @@ fn table4(groups: &[Group]) -> Table {
                 cell("test"),
                 own.map(|g| spread(g, &format!("{task}_test"), 2)).unwrap_or_default(),
                 own.map(|g| g.runs.len().to_string()).unwrap_or_default(),
+                said("epochs"),
+                said("dataset"),
             ]);
         }
     }
@@ -268,8 +276,44 @@ fn table4(groups: &[Group]) -> Table {
             "published, test",
             "ours, test",
             "our seeds",
+            "our epochs",
+            "our search's images",
         ]),
         rows,
         notes: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The configuration that `--preset gdas-published` and `--preset reinmax` write; any other value of any setting is refused.
+    #[test]
+    fn nas_table_4_takes_published_settings_only() {
+        let whole = |name: &str| {
+            let (tau, decay) = if name == "stgs" { ("linear:10:0.1:99", 1e-3) } else { ("1", 0.09) };
+            let config = json!({
+                "preset": null, "soft": false, "estimator": name, "tau": tau, "samples": null, "gap": null,
+                "activation": "published", "augment": "flip-crop", "train_size": 25000, "valid_size": 25000, "eval_size": 1000,
+                "channels": 16, "cells": 5, "batch_size": 64, "epochs": 100, "steps": null, "lr": 0.025, "lr_min": 0.001,
+                "weight_decay": 0.0005, "arch_lr": 0.0003, "arch_weight_decay": decay, "dataset": "cifar10-jpeg",
+            });
+            config.as_object().unwrap().clone()
+        };
+        for name in ["stgs", "reinmax"] {
+            let right = whole(name);
+            assert!(as_published(&right, name));
+            let wrong = json!({
+                "soft": true, "estimator": "st", "tau": "0.5", "activation": "full", "augment": "none", "train_size": 24999,
+                "valid_size": 25001, "channels": 17, "cells": 6, "batch_size": 128, "epochs": 99, "steps": 10, "lr": 0.05,
+                "lr_min": 0.0, "weight_decay": 0.0, "arch_lr": 5.0, "arch_weight_decay": 0.0, "dataset": "synthetic",
+            });
+            for (key, value) in wrong.as_object().unwrap() {
+                let mut config = right.clone();
+                config[key] = value.clone();
+                assert!(!as_published(&config, name), "{name} with {key} {value}");
+            }
+        }
     }
 }

@@ -422,3 +422,76 @@ fn nas_sgd_takes_a_new_rate() {
     assert_eq!(p.double_value(&[]), 0.5);
     assert!(sgd.set_lr(0.0).is_err() && sgd.set_lr(f64::NAN).is_err());
 }
+
+/// Scores and gradients of the network against PyTorch's own layers in the published layout, recorded in float64 by
+/// `tests/parity/record_search_net.py`. Ours computes in float32: some ten layers of batch norm over 3 images leave 1e-5 or so; a
+/// mean that counted the padding, or a ReLU out of place, moves scores by 1e-2 and more.
+#[test]
+fn nas_search_network_equals_pytorch_fixture() {
+    let text = std::fs::read_to_string("tests/fixtures/search_net.json").unwrap();
+    let fixture: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(fixture["format"], "search-net-1");
+    let wave = |size: &[i64], rate: f64, phase: f64| {
+        let n: i64 = size.iter().product();
+        ((Tensor::arange(n, (Kind::Double, Device::Cpu)) * rate + phase).sin()).view(size)
+    };
+    let values: HashMap<String, Tensor> = fixture["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(k, p)| {
+            let name = p[0].as_str().unwrap();
+            let size: Vec<i64> = serde_json::from_value(p[1].clone()).unwrap();
+            let base = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+            (name.to_owned(), (wave(&size, 1.3, 0.9 * k as f64) * 0.4 + base).to_kind(Kind::Float))
+        })
+        .collect();
+    let net = SearchNet::search(TINY, Device::Cpu).unwrap();
+    assert_eq!(net.params().iter().count(), values.len());
+    net.params().load(|name| values.get(name).map(Tensor::shallow_clone)).unwrap();
+    let x = wave(&[3, 3, 8, 8], 0.37, 0.0).to_kind(Kind::Float);
+    let numbers = |v: &serde_json::Value| -> Vec<f64> {
+        match v {
+            serde_json::Value::Array(a) if a[0].is_array() => {
+                a.iter().flat_map(|r| r.as_array().unwrap()).map(|x| x.as_f64().unwrap()).collect()
+            }
+            serde_json::Value::Array(a) => a.iter().map(|x| x.as_f64().unwrap()).collect(),
+            _ => vec![],
+        }
+    };
+    let agree = |got: &Tensor, want: &serde_json::Value, what: &str| {
+        let want = numbers(want);
+        if want.is_empty() {
+            assert!(!got.defined() || got.abs().max().double_value(&[]) == 0.0, "{what}");
+            return;
+        }
+        let got = if got.defined() {
+            got.to_kind(Kind::Double).flatten(0, -1)
+        } else {
+            Tensor::zeros_like(&Tensor::from_slice(&want))
+        };
+        let want = Tensor::from_slice(&want);
+        let off = (&got - &want).abs().max().double_value(&[]) / want.abs().max().double_value(&[]).max(1.0);
+        assert!(off < 2e-4, "{what}: off by {off}");
+    };
+    let named = |name: &str| net.params().iter().find(|(n, _)| *n == name).unwrap().1.shallow_clone();
+    let cases = fixture["cases"].as_array().unwrap();
+    for case in cases {
+        let what = format!("{} {}", case["cell"], case["activation"]);
+        let ops: Vec<i64> = serde_json::from_value(case["cell"].clone()).unwrap();
+        let w = Tensor::from_slice(&ops).one_hot(5).to_kind(Kind::Float).set_requires_grad(true);
+        let activation = if case["activation"] == "full" { Activation::Full } else { Activation::Published };
+        for (_, p) in net.params().iter() {
+            p.shallow_clone().zero_grad();
+        }
+        let scores = net.forward(&x, Choice::Drawn(&w, activation), true).unwrap();
+        let y = Tensor::arange(3, (Kind::Int64, Device::Cpu));
+        scores.cross_entropy_loss(&y, None::<Tensor>, Reduction::Mean, -100, 0.0).backward();
+        agree(&scores, &case["scores"], &format!("{what}: scores"));
+        agree(&w.grad(), &case["choice"], &format!("{what}: choice"));
+        agree(&named("stem.conv.weight").grad(), &case["stem"], &format!("{what}: stem"));
+        agree(&named("cells.4.3<-1.nor_conv_3x3.conv.weight").grad(), &case["last"], &format!("{what}: last"));
+    }
+    println!("fixture search_net.json: {} cases", cases.len());
+}

@@ -549,3 +549,17 @@ pub struct TablesArgs {
     #[arg(long, value_name = "DIR")]
     pub figures: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::cosine;
+
+    /// 0.025 to 0.001 over 100 epochs, set at the start of each: the last stands at 0.001 + 0.024 (1 + cos 0.99 pi) / 2.
+    #[test]
+    fn nas_rate_of_the_weights_as_published() {
+        let at = |epoch| cosine(0.025, 0.001, epoch, 100);
+        for (epoch, want) in [(0, 0.025), (25, 0.021485281374238573), (50, 0.013), (99, 0.0010059212756112)] {
+            assert!((at(epoch) - want).abs() < 1e-12, "epoch {epoch}: {}", at(epoch));
+        }
+    }
+}

@@ -73,3 +73,29 @@ impl Part {
         Ok((standardise(&unit_interval(&self.images.f_narrow(0, from, n)?))?, self.labels.f_narrow(0, from, n)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each training image is in one half, and the halves are the same whatever the run's seed.
+    #[test]
+    fn nas_halves_share_no_image_and_no_seed() {
+        let set = Cifar10::synthetic(40, 4).unwrap();
+        let keys = |part: &Part| -> Vec<Vec<u8>> {
+            (0..part.len()).map(|i| Vec::<u8>::try_from(part.images.get(i).flatten(0, -1)).unwrap()).collect()
+        };
+        let parts = |seed: i64| {
+            tch::manual_seed(seed);
+            halves(&set, [20, 20], Device::Cpu).unwrap()
+        };
+        let [a, b] = parts(0);
+        let mut all: Vec<_> = keys(&a).into_iter().chain(keys(&b)).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 40, "an image twice");
+        let [c, d] = parts(7);
+        assert_eq!((keys(&a), keys(&b)), (keys(&c), keys(&d)));
+        assert!(halves(&set, [21, 20], Device::Cpu).is_err());
+    }
+}

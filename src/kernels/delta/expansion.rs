@@ -61,23 +61,34 @@ fn denominator(n: &[f64], kappa_squared: f64) -> f64 {
     n.iter().skip((n.len() + 1) % 2).step_by(2).fold(0.0, |d, &c| d * kappa_squared + c)
 }
 
+/// Beyond this `|w|` at scale 1 nothing changes in float64: tanh is 1 and the error of a bracket is that of its limit.
+const SATURATED: f64 = 18.0;
+
 /// The largest error of a bracket `F(a) - F(a - 2 w x)` over all a, for `|w| <= w_max` at scale 1, by a series of length
-/// `order` >= 1. Attained up to the mesh of the search over a, of which it leaves 1 %.
+/// `order` >= 1. Attained up to the mesh of the search over a, of which it leaves 1 %. Infinite for weights that are not finite.
 pub fn bound(order: usize, w_max: f64) -> f64 {
+    if !w_max.is_finite() {
+        return f64::INFINITY;
+    }
     let (n, norm) = monic(order);
+    let w_max = w_max.min(SATURATED);
     let t = w_max.tanh();
     let error = |a: f64| {
         let tau = (a / 2.0).tanh();
         let kappa = tau * t;
         let relative = kappa.powi(order as i32) / denominator(&n, kappa * kappa);
-        (1.0 - tau * tau) / 2.0 * t * norm * relative.abs() / (1.0 - kappa)
+        // 1 - tau^2 and 1 - kappa without cancellation
+        let rest = 2.0 / (a.exp() + 1.0) + tau * 2.0 / ((2.0 * w_max).exp() + 1.0);
+        0.5 / (a / 2.0).cosh().powi(2) * t * norm * relative.abs() / rest
     };
-    1.01 * (1..=256).map(|i| error((2.0 * w_max + 8.0) * i as f64 / 256.0)).fold(0.0, f64::max)
+    // where 1 - tau counts no more beside 1 - t the error decays as exp(-a)
+    let largest = (1..=256).map(|i| error((2.0 * w_max + 8.0) * i as f64 / 256.0));
+    1.01 * largest.fold(0.0, |top, e| if e > top || e.is_nan() { e } else { top })
 }
 
-/// The shortest series whose [`bound`] is within `tol`, if there is one.
+/// The shortest series whose [`bound`] is within `tol`, if there is one; none for weights that are not finite.
 pub fn order(w_max: f64, tol: f64) -> Option<usize> {
-    (1..=LONGEST).find(|&r| bound(r, w_max) <= tol)
+    (1..=LONGEST).find(|&r| bound(r, w_max) <= tol && w_max.is_finite())
 }
 
 /// The product by a series of length `order`, any device. `w_max`: the largest `|w|` at scale 1.
@@ -207,5 +218,24 @@ mod tests {
         assert_eq!(order(4.0, 1e-5), None);
         // as long as DESIGN.md has it, or shorter
         assert_eq!((order(0.125, 1e-5), order(0.26, 1e-5)), (Some(3), Some(4)));
+    }
+
+    /// Weights of any size: a bracket that is 1 or 0 errs by up to 1 and cannot err by more.
+    #[test]
+    fn the_bound_of_large_weights_is_no_promise() {
+        for r in 1..=LONGEST {
+            let mut before = 0.0;
+            for w in [1.0, 4.0, 10.0, 17.0, 17.9, 18.0, 18.1, 30.0, 700.0, 4.7e3, 5e3, 1e30, f64::MAX] {
+                let now = bound(r, w);
+                assert!(now >= before, "R = {r}: {now} at {w} below {before}");
+                assert!(w < 10.0 || (0.9..1.02).contains(&now), "R = {r}: {now} at {w}");
+                before = now;
+            }
+            assert_eq!([f64::INFINITY, f64::NAN].map(|w| bound(r, w)), [f64::INFINITY; 2]);
+        }
+        for w in [10.0, 5e3, 1e30, f64::INFINITY, f64::NAN] {
+            assert_eq!(order(w, 0.9), None, "{w}");
+        }
+        assert_eq!((order(f64::INFINITY, f64::INFINITY), order(f64::NAN, f64::INFINITY)), (None, None));
     }
 }

@@ -167,6 +167,23 @@ proptest! {
     }
 }
 
+/// Images are taken a few at a time, here 2, 2 and 1, and one by one where a single one is already large.
+#[test]
+fn an_expansion_in_parts_is_that_of_each_image() {
+    let noise = BinaryNoise::new(Shape::Logistic);
+    let opts = DeltaOptions { backend: Backend::Expansion, tol: 1e-5 };
+    for (batch, outputs, side) in [(5, 64, 32), (3, 160, 32)] {
+        let layer = Layer::new(&[batch, 2, side, side], outputs, [3, 3], Conv::square(1, 1), 0.2, Kind::Double, 4);
+        let whole = layer.product(&noise, &opts);
+        for b in 0..batch {
+            let of = |t: &Tensor| t.narrow(0, b, 1);
+            let (x, a, g) = (of(&layer.x), of(&layer.a), of(&layer.g));
+            let one = delta::conv2d(&noise, &x, &layer.w, &a, &g, &layer.conv, &opts).unwrap();
+            assert!(distance(&of(&whole), &one) < 1e-12, "image {b}");
+        }
+    }
+}
+
 #[test]
 fn a_plan_names_what_stands_in_its_way() {
     let opts = DeltaOptions { backend: Backend::Expansion, tol: 1e-5 };

@@ -171,7 +171,7 @@ fn course(s: &[Setting], of: impl Fn(&Setting) -> Option<f64>, follows: fn(&f64,
 const COURSES: &[Course] = &[
     Course {
         text: "In more deterministic points, where training converges to, the bias of PSA may become more significant (Section 3): it grows from epoch to epoch",
-        holds: |s, l| course(s, |s| Some(s.get("psa", l)?.bias()), |a, b| a < b),
+        holds: |s, l| course(s, |s| Some(s.get("psa", l)?.bias()), |a, b| a < b && *b > 1e-9),
     },
     Course {
         text: "... while unbiased methods become more accurate: the relative standard deviation of REINFORCE falls from epoch to epoch",

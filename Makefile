@@ -51,7 +51,7 @@ vae: build ## one VAE with the paper's settings: make vae PRESET=8x4 ESTIMATOR=r
 poly: build ## polynomial programming (Fig. 1)
 	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
 
-sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; minutes)
+sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; 37 minutes on a shared core)
 	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100
 
 sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
@@ -82,7 +82,7 @@ semhash-tables: build ## tables of experiments/semhash/README.md, from the resul
 semhash-bench: build ## a training step of semhash with sparse and dense input (idle machine)
 	$(BIN)/semhash bench --device cpu --markdown experiments/semhash/BENCH.md --out experiments/semhash/bench.json
 
-sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 64 images, every other method for four steps, the rate search (minutes)
+sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 512 images, every method for four steps on 64, the rate search (minutes)
 	$(SWEEP) experiments/sbn-train/sweeps/subset.toml --jobs $(JOBS)
 	$(SWEEP) experiments/sbn-train/sweeps/methods.toml --jobs $(JOBS)
 

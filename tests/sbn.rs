@@ -236,6 +236,27 @@ fn evaluation_agrees_with_enumeration() {
     }
 }
 
+/// Scores so large that the class has no probability in the kind: the ensemble's loss is that of the most probable draw.
+#[test]
+fn losses_of_impossible_classes_are_finite() {
+    for (kind, factor) in [(Kind::Float, 1e3), (Kind::Float, 1e30), (Kind::Double, 1e6)] {
+        let network = convolutional(false, kind);
+        tch::no_grad(|| {
+            network.params().iter().for_each(|(n, p)| {
+                if n.starts_with("head") {
+                    drop(p.shallow_clone().g_mul_scalar_(factor));
+                }
+            })
+        });
+        let (x, y) = images(kind);
+        let found = network.evaluate(&x, &y, 4, &mut HostNoise::new(3)).unwrap();
+        assert_eq!(found.ensemble_loss.isfinite().all(), Tensor::from(true), "{kind:?}, {factor:e}");
+        assert!(found.ensemble_loss.max().double_value(&[]) > 100.0, "{}", found.ensemble_loss);
+        let over = (&found.ensemble_loss - &found.loss * (1.0 + 1e-5)).max().double_value(&[]);
+        assert!(over <= 1e-5, "above the expected loss by {over}");
+    }
+}
+
 #[test]
 fn the_baseline_remembers_each_datum() {
     let mut ewa = Ewa::new(4, 0.9, Kind::Double, Device::Cpu).unwrap();
@@ -306,6 +327,16 @@ fn refusals_name_the_culprit() {
     let (images, classes) = images(Kind::Float);
     says(wide.exact_loss(&images, &classes).unwrap_err(), &["enumerated", "12"]);
     says(wide.replicate(2).unwrap_err(), &["linear"]);
+    let copies = |from: f64, to: f64| {
+        let two = |t: &Tensor| Tensor::stack(&[t.detach() * from, t.detach() * to], 0);
+        small.with_parameters(&mut |name, t| {
+            Ok(if name == "head.bias" { two(t) } else { two(&(t * 0.0 + 1.0)) / from / to })
+        })
+    };
+    assert!(copies(2.0, 2.0).is_ok());
+    says(copies(2.0, 3.0).unwrap_err(), &["replicas of layers.0.weight differ"]);
+    let other = small.with_parameters(&mut |_, t| Ok(t.detach().reshape([-1]).narrow(0, 0, 1)));
+    says(other.unwrap_err(), &["layers.0.weight"]);
     says(wide.evaluate(&images, &classes, 0, &mut HostNoise::new(0)).unwrap_err(), &["draws", "at least 1"]);
     says(wide.loss(&images, &classes.to_kind(Kind::Float), &*st, &mut HostNoise::new(0)).unwrap_err(), &["Int64"]);
     let normal = Description {
@@ -484,6 +515,7 @@ fn sbn_grad_refuses_bad_usage() {
         ("--estimator nonsense", "psa"),
         ("--published nowhere.json", "nowhere.json"),
         ("--batch-size 0", "--batch-size"),
+        ("--methods psa,exact", "--methods exact"),
         ("--device cuda --epochs 1 --measure-at 1", "--device"),
     ] {
         let mut c = Command::new(env!("CARGO_BIN_EXE_sbn-grad"));
@@ -495,5 +527,8 @@ fn sbn_grad_refuses_bad_usage() {
             .unwrap();
         let text = String::from_utf8_lossy(&out.stderr).to_string();
         assert!(!out.status.success() && text.contains(what), "{arguments}: {text}");
+        // a file that is not there is no bad usage
+        let status = if arguments.contains("nowhere") { 1 } else { 2 };
+        assert_eq!(out.status.code(), Some(status), "{arguments}: {text}");
     }
 }

@@ -45,7 +45,7 @@ pub struct Args {
     /// Epochs after which the methods are measured (Fig. 3)
     #[arg(long, value_delimiter = ',', default_value = "1,100,2000")]
     pub measure_at: Vec<i64>,
-    /// Methods to measure [default: all]
+    /// Methods to measure, exact excepted, which they are measured against [default: all others]
     #[arg(long, value_delimiter = ',', value_enum)]
     pub methods: Vec<Method>,
     /// Samples T of each method (released code; the text has 10,000)
@@ -107,6 +107,10 @@ impl Config {
                 "1 to 12 in each layer, to be enumerated",
                 format!("{:?}", args.units),
             ));
+        }
+        if args.methods.contains(&Method::Exact) {
+            let why = "--methods exact: the exact gradient is what the methods are measured against, leave it out";
+            return Err(Error::Usage(why.into()));
         }
         if let Some(e) = args.measure_at.iter().find(|e| **e < 0 || **e > args.epochs) {
             return Err(Error::range("--measure-at", format!("0 to --epochs {}", args.epochs), e));

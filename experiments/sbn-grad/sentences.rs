@@ -1,6 +1,6 @@
 //! What the paper says about these figures, held against what was measured, layer by layer.
 use crate::measure::Row;
-use crate::tables::{distinct, layer_name, short};
+use crate::tables::{EPOCHS, Measured, distinct, layer_name, shape_name, short};
 use thruway::report::table::Table;
 
 /// The rows of one setting, by method and layer.
@@ -105,28 +105,11 @@ const ALL: &[Sentence] = &[
         },
     },
     Sentence {
-        text: "PSA is the most accurate in the low-sample regime (Section 3): RMSE at M = 1 and 10",
+        text: "PSA is the most accurate in the low-sample regime (Section 3), of the methods that the paper compares: RMSE at M = 1 and 10",
         layer: 0,
-        holds: |s, l| {
-            let best = |m: i64| {
-                let measured = s.at(l).filter_map(|r| Some((r.rmse(m)?, r.method.as_str())));
-                measured.min_by(|a, b| a.0.total_cmp(&b.0))
-            };
-            let (one, ten) = (best(1)?, best(10)?);
-            let psa = s.get("psa", l)?;
-            let (holds, own) = (one.1 == "psa" && ten.1 == "psa", (psa.rmse(1)?, psa.rmse(10)?));
-            let text = format!(
-                "psa {}, {}; best {} {}, {} {}",
-                short(own.0),
-                short(own.1),
-                one.1,
-                short(one.0),
-                ten.1,
-                short(ten.0)
-            );
-            Some((holds, if holds { format!("{}, {}", short(own.0), short(own.1)) } else { text }))
-        },
+        holds: |s, l| most_accurate(s, l, |method| COMPARED.contains(&method)),
     },
+    Sentence { text: "... of all methods measured here", layer: 0, holds: |s, l| most_accurate(s, l, |_| true) },
     Sentence {
         text: "Methods with high bias may systematically fail to give a descent direction (Section 3): a mean estimate with negative cosine",
         layer: 0,
@@ -137,7 +120,7 @@ const ALL: &[Sentence] = &[
         },
     },
     Sentence {
-        text: "Methods with high variance may give wrong directions too often (Section 3): negative cosine with one sample",
+        text: "Methods with high variance may give wrong directions too often (Section 3): negative cosine with one sample, for REINFORCE in more than 15 %",
         layer: 0,
         holds: |s, l| {
             let share = |method: &str| Some(100.0 * s.get(method, l)?.points.first()?.negative);
@@ -156,31 +139,200 @@ const ALL: &[Sentence] = &[
     },
 ];
 
+/// The methods of Figs. 2 and 3, by their names without knobs.
+const COMPARED: [&str; 7] = ["psa", "st", "hard-st", "arm", "reinforce", "tanh", "concrete"];
+
+/// Whether PSA has the least RMSE at M = 1 and at 10 of the methods that count, the least ones if not.
+fn most_accurate(s: &Setting, l: usize, counts: fn(&str) -> bool) -> Verdict {
+    let best = |m: i64| {
+        let counted = s.at(l).filter(|r| counts(r.method.split(',').next().unwrap_or_default()));
+        counted.filter_map(|r| Some((r.rmse(m)?, r.method.as_str()))).min_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let (one, ten) = (best(1)?, best(10)?);
+    let psa = s.get("psa", l)?;
+    let own = format!("{}, {}", short(psa.rmse(1)?), short(psa.rmse(10)?));
+    let holds = one.1 == "psa" && ten.1 == "psa";
+    let least = format!("psa {own}; best {} {}, {} {}", one.1, short(one.0), ten.1, short(ten.0));
+    Some((holds, if holds { own } else { least }))
+}
+
+/// A sentence on the course of a training and its test in one layer, at the epochs of that training in their order.
+struct Course {
+    text: &'static str,
+    holds: fn(&[Setting], usize) -> Verdict,
+}
+
+/// A figure of each epoch, and whether every one is on the wanted side of the one before.
+fn course(s: &[Setting], of: impl Fn(&Setting) -> Option<f64>, follows: fn(&f64, &f64) -> bool) -> Verdict {
+    let all: Vec<f64> = s.iter().map(of).collect::<Option<_>>()?;
+    Some((all.is_sorted_by(follows), all.iter().map(|x| short(*x)).collect::<Vec<_>>().join(", ")))
+}
+
+const COURSES: &[Course] = &[
+    Course {
+        text: "In more deterministic points, where training converges to, the bias of PSA may become more significant (Section 3): it grows from epoch to epoch",
+        holds: |s, l| course(s, |s| Some(s.get("psa", l)?.bias()), |a, b| a < b && *b > 1e-9),
+    },
+    Course {
+        text: "... while unbiased methods become more accurate: the relative standard deviation of REINFORCE falls from epoch to epoch",
+        holds: |s, l| course(s, |s| s.get("reinforce", l)?.rmse(1), |a, b| a > b),
+    },
+    Course {
+        text: "... but the gradient signal diminishes: the length of the exact gradient falls from epoch to epoch",
+        holds: |s, l| course(s, |s| Some(s.get("psa", l)?.norm), |a, b| a > b),
+    },
+    Course {
+        text: "MuProp's linear baseline degrades at 2000 epochs (Section C.1, Fig. C.4): std with the true baseline, MuProp / REINFORCE, is largest there",
+        holds: |s, l| {
+            let ratio = |s: &Setting| {
+                Some(s.get("muprop, true baseline", l)?.rmse(1)? / s.get("reinforce, true baseline", l)?.rmse(1)?)
+            };
+            let all: Vec<f64> = s.iter().map(ratio).collect::<Option<_>>()?;
+            let (last, before) = all.split_last()?;
+            let there = s.last()?.rows.first()?.setting == "epoch 2000";
+            let text = all.iter().map(|x| short(*x)).collect::<Vec<_>>().join(", ");
+            there.then(|| (before.iter().all(|r| r < last), text))
+        },
+    },
+];
+
+fn cell((holds, text): (bool, String)) -> String {
+    format!("{}: {text}", if holds { "confirmed" } else { "refuted" })
+}
+
+/// Sentences on other widths and depths, in layer 1 (Section C.1, Figs. C.5 and C.6): from the means over seeds of the RMSE
+/// of one sample.
+pub fn architectures(runs: &[Measured]) -> Table {
+    let rmse = |units: &[i64], method: &str| -> Option<f64> {
+        let rows = runs.iter().filter(|r| r.units == units).flat_map(|r| &r.rows);
+        let own: Vec<f64> = rows.filter(|r| r.layer == 1 && r.method == method).filter_map(|r| r.rmse(1)).collect();
+        (!own.is_empty()).then(|| own.iter().sum::<f64>() / own.len() as f64)
+    };
+    let mut shapes = crate::tables::shapes(runs);
+    let deep: Vec<&[i64]> = shapes.iter().copied().filter(|units| units.iter().all(|n| *n == 5)).collect();
+    shapes.retain(|units| units.len() == 3);
+    let wide = shapes;
+    let course = |shapes: &[&[i64]], of: &dyn Fn(&[i64]) -> Option<f64>, follows: fn(&f64, &f64) -> bool| -> Verdict {
+        let all: Vec<f64> = shapes.iter().map(|units| of(units)).collect::<Option<_>>()?;
+        let figures = shapes.iter().zip(&all).map(|(units, x)| format!("{} {}", shape_name(units), short(*x)));
+        Some((all.is_sorted_by(follows), figures.collect::<Vec<_>>().join(", ")))
+    };
+    // samples that ARM needs for the RMSE that the method has with one
+    let needs = |method: &'static str| move |units: &[i64]| Some((rmse(units, "arm")? / rmse(units, method)?).powi(2));
+    let rising: fn(&f64, &f64) -> bool = |a, b| a < b;
+    let falling: fn(&f64, &f64) -> bool = |a, b| a > b;
+    let lines = [
+        (
+            "With fewer units ARM gets more accurate (Section C.1): its RMSE rises with the width",
+            course(&wide, &|u| rmse(u, "arm"), rising),
+        ),
+        ("... and ST less accurate: its RMSE falls with the width", course(&wide, &|u| rmse(u, "st"), falling)),
+        (
+            "PSA is in advantage when increasing width (Section 3): samples that ARM needs for its RMSE rise",
+            course(&wide, &needs("psa"), rising),
+        ),
+        (
+            "ST is in advantage when increasing width (Section 3): samples that ARM needs for its RMSE rise",
+            course(&wide, &needs("st"), rising),
+        ),
+        (
+            "PSA is in advantage when increasing depth (Section 3): samples that ARM needs for its RMSE rise",
+            course(&deep, &needs("psa"), rising),
+        ),
+        (
+            "ST is in advantage when increasing depth (Section 3): samples that ARM needs for its RMSE rise",
+            course(&deep, &needs("st"), rising),
+        ),
+    ];
+    listed("Sentences of the paper on width and depth, layer 1, one sample", lines)
+}
+
+/// Sentences on training (Fig. C.2), by the expected losses of the table.
+pub fn training(runs: &[Measured]) -> Table {
+    let losses = |method: &str| -> Option<Vec<f64>> {
+        let run = runs.iter().find(|r| r.estimator == method)?;
+        let at = |e: &f64| run.history.iter().find(|h| h.epoch == *e).map(|h| h.expected_loss);
+        EPOCHS.iter().map(at).collect()
+    };
+    let all = || Some((losses("arm")?, losses("psa")?, losses("st")?, losses("reinforce")?));
+    let off = |a: f64, b: f64| (a / b - 1.0).abs();
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let verdicts = all().map(|(arm, psa, st, reinforce)| {
+        let apart = arm.iter().zip(&psa).map(|(a, p)| off(*a, *p)).fold(0.0, f64::max);
+        let above =
+            |v: &[f64]| v.iter().zip(arm.iter().zip(&psa)).map(|(v, (a, p))| v / a.max(*p) - 1.0).collect::<Vec<_>>();
+        let list = |v: &[f64]| v.iter().map(|x| percent(*x)).collect::<Vec<_>>().join(", ");
+        let (slow, start) = (above(&st), above(&reinforce));
+        let end =
+            off(*reinforce.last().expect("epochs"), arm.last().expect("epochs").min(*psa.last().expect("epochs")));
+        [
+            (apart < 0.05, format!("at most {} apart", percent(apart))),
+            (slow.iter().all(|x| *x > 0.0), format!("above the higher of the two by {}", list(&slow))),
+            (
+                start[0] > 0.0 && start[1] > 0.0 && end < 0.05,
+                format!("{}, ...; at the end {} from the lower of the two", list(&start[..2]), percent(end)),
+            ),
+        ]
+    });
+    let [similar, slower, reinforce] = verdicts.map_or([None, None, None], |v| v.map(Some));
+    let lines = [
+        ("ARM and PSA perform similar (Fig. C.2): less than 5 % apart at every epoch of the table", similar),
+        ("... and ST is somewhat slower: above both at every epoch of the table", slower),
+        (
+            "REINFORCE does not do very well in the beginning, but eventually does (Fig. C.2): above ARM and PSA at the first two epochs, less than 5 % from the lower at the last",
+            reinforce,
+        ),
+    ];
+    listed("Sentences of the paper on training", lines)
+}
+
+fn listed<const N: usize>(title: &str, lines: [(&str, Verdict); N]) -> Table {
+    let columns = ["the paper says".to_string(), "here".to_string()].to_vec();
+    let rows = lines.into_iter().filter_map(|(text, verdict)| Some(vec![text.to_string(), cell(verdict?)])).collect();
+    Table { name: "sentences".into(), title: title.into(), columns, rows, notes: vec![] }
+}
+
+/// The settings of these rows.
+fn settings(rows: &[Row]) -> Vec<Setting<'_>> {
+    let of = |name: &str| -> Setting<'_> {
+        let own: Vec<&Row> = rows.iter().filter(|r| r.setting == name).collect();
+        let layers = own.iter().map(|r| r.layer).max().unwrap_or(1) - 1;
+        Setting { rows: own, layers }
+    };
+    distinct(rows, |r| &r.setting).into_iter().map(of).collect()
+}
+
 /// One line a sentence and setting, one column a binary layer; empty when nothing was measured.
 pub fn table(rows: &[Row]) -> Option<Table> {
     let last = rows.iter().map(|r| r.layer).max()?;
     let mut lines = vec![];
+    let mut line = |text: &str, name: &str, verdict: &dyn Fn(usize) -> Verdict| {
+        let cells: Vec<String> = (1..last).map(|l| verdict(l).map_or(String::new(), cell)).collect();
+        if cells.iter().any(|c| !c.is_empty()) {
+            lines.push([vec![text.to_string(), name.to_string()], cells].concat());
+        }
+    };
+    let all = settings(rows);
     for sentence in ALL {
-        for name in distinct(rows, |r| &r.setting) {
-            let own: Vec<&Row> = rows.iter().filter(|r| r.setting == name).collect();
-            let layers = own.iter().map(|r| r.layer).max().unwrap_or(1) - 1;
-            let setting = Setting { rows: own, layers };
-            let cells: Vec<String> = (1..last)
-                .map(|l| {
-                    let wanted = match sentence.layer {
-                        0 => l <= layers,
-                        usize::MAX => l == layers,
-                        only => l == only,
-                    };
-                    let verdict = if wanted { (sentence.holds)(&setting, l) } else { None };
-                    verdict.map_or(String::new(), |(holds, text)| {
-                        format!("{}: {text}", if holds { "confirmed" } else { "refuted" })
-                    })
-                })
-                .collect();
-            if cells.iter().any(|c| !c.is_empty()) {
-                lines.push([vec![sentence.text.to_string(), name.to_string()], cells].concat());
-            }
+        for setting in &all {
+            let name = &setting.rows[0].setting;
+            line(sentence.text, name, &|l| {
+                let wanted = match sentence.layer {
+                    0 => l <= setting.layers,
+                    usize::MAX => l == setting.layers,
+                    only => l == only,
+                };
+                if wanted { (sentence.holds)(setting, l) } else { None }
+            });
+        }
+    }
+    let (published, own): (Vec<Setting>, Vec<Setting>) =
+        all.into_iter().partition(|s| s.rows[0].setting.starts_with("published"));
+    for sentence in COURSES {
+        for training in [&published, &own].into_iter().filter(|t| t.len() > 1) {
+            let [first, to] = [&training[0], &training[training.len() - 1]].map(|s| &s.rows[0].setting[..]);
+            let name = format!("{first} to {}", to.trim_start_matches("published, "));
+            line(sentence.text, &name, &|l| (sentence.holds)(training, l));
         }
     }
     let columns = (1..last).map(|l| layer_name(l, last));

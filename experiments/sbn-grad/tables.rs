@@ -14,10 +14,11 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     let (tables, figures) = match &runs[..] {
         [one] => (all(&one.rows), figures::all(&one.rows)),
         // one network trained by several methods, or several networks
-        [first, others @ ..] if others.iter().all(|r| r.units == first.units && r.estimator != first.estimator) => {
-            (vec![training(&runs)], vec![("training.svg".to_string(), figures::training(&runs))])
-        }
-        several => (vec![architectures(several)], figures::architectures(several)),
+        [first, others @ ..] if others.iter().all(|r| r.units == first.units && r.estimator != first.estimator) => (
+            vec![training(&runs), sentences::training(&runs)],
+            vec![("training.svg".to_string(), figures::training(&runs))],
+        ),
+        several => (vec![architectures(several), sentences::architectures(several)], figures::architectures(several)),
     };
     for table in &tables {
         println!("{}", table.text());
@@ -124,9 +125,11 @@ fn architectures(runs: &[Measured]) -> Table {
     }
 }
 
+/// Epochs of the table of training.
+pub const EPOCHS: [f64; 5] = [50.0, 100.0, 500.0, 1000.0, 2000.0];
+
 /// Exact losses along training under several methods (Fig. C.2).
 fn training(runs: &[Measured]) -> Table {
-    const EPOCHS: [f64; 5] = [50.0, 100.0, 500.0, 1000.0, 2000.0];
     let columns = EPOCHS.iter().map(|e| format!("expected loss, {e}")).chain(["ensemble loss, last".into()]);
     let line = |run: &Measured| {
         let at = |e: &f64| run.history.iter().find(|h| h.epoch == *e).map_or("–".into(), |h| short(h.expected_loss));

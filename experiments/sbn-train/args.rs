@@ -56,18 +56,18 @@ pub struct Args {
     /// Learning rate of SGD with Nesterov momentum 0.9: a number, or auto for the search of C.2 [default: 0.003; paper: auto]
     #[arg(long, allow_hyphen_values = true)]
     pub lr: Option<Lr>,
-    /// Trials of the search (C.2)
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..))]
-    pub lr_trials: i64,
-    /// Epochs of a trial (C.2)
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i64).range(1..))]
-    pub lr_epochs: i64,
-    /// Steps of a trial at most [default: no limit]
+    /// Trials of the search, for --lr auto [default: 10 (C.2)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub lr_trials: Option<i64>,
+    /// Epochs of a trial, for --lr auto [default: 5 (C.2)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub lr_epochs: Option<i64>,
+    /// Steps of a trial at most, for --lr auto [default: no limit]
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     pub lr_steps: Option<i64>,
-    /// What a trial is judged by
-    #[arg(long, value_enum, default_value_t = LrObjective::Ewa)]
-    pub lr_objective: LrObjective,
+    /// What a trial is judged by, for --lr auto [default: ewa (C.2)]
+    #[arg(long, value_enum)]
+    pub lr_objective: Option<LrObjective>,
     /// Clamp every entry of the gradient to this size (the released code: 1000) [default: no]
     #[arg(long, allow_hyphen_values = true)]
     pub grad_clamp: Option<f64>,
@@ -77,7 +77,8 @@ pub struct Args {
     /// Factor on the pre-activation in tanh's unit (the released code: 2) [default: 1, the mean of the state]
     #[arg(long, allow_hyphen_values = true)]
     pub tanh_scale: Option<f64>,
-    /// Gradient of the head's own parameters, for psa, adf and local-reparam [default: enhanced (B.3)]
+    /// Gradient of the head's own parameters, for psa, adf and local-reparam, not with --published-head [default: enhanced
+    /// (B.3)]
     #[arg(long, value_enum)]
     pub head: Option<HeadGradient>,
     /// adf, local-reparam: the head of the released code in place of the paper's
@@ -92,7 +93,7 @@ pub struct Args {
     /// psa: way of the products with Delta [default: auto]
     #[arg(long, value_enum)]
     pub psa_backend: Option<Backend>,
-    /// psa: what a bracket of the expansion may err [default: 5e-6]
+    /// psa: what a bracket of the expansion may err, not for --psa-backend exact [default: 5e-6]
     #[arg(long, allow_hyphen_values = true)]
     pub psa_tol: Option<f64>,
     /// What the whitening pass hands from layer to layer: as the released code, or the mean of the state
@@ -225,10 +226,12 @@ impl Config {
         let knobs = Knobs {
             tau: args.tau.or(takes("tau").then_some(1.0)),
             tanh_scale: args.tanh_scale.or(takes("tanh-scale").then_some(1.0)),
-            head: args.head.or(takes("head").then(HeadGradient::default)),
+            head: args.head.or((takes("head") && !args.published_head).then(HeadGradient::default)),
             published_head: args.published_head,
             psa_backend: args.psa_backend.or(takes("psa-backend").then_some(delta.backend)),
-            psa_tol: args.psa_tol.or(takes("psa-tol").then_some(delta.tol)),
+            psa_tol: args
+                .psa_tol
+                .or((takes("psa-tol") && args.psa_backend != Some(Backend::Exact)).then_some(delta.tol)),
             constant: args.constant.or(takes("constant").then_some(0.0)),
         };
         method.build(&knobs)?;
@@ -246,6 +249,17 @@ impl Config {
             return Err(Error::range("--lr", "positive and finite, or auto", lr));
         }
         let auto = lr == Lr::Auto;
+        let of_the_search = [
+            ("--lr-trials", args.lr_trials.is_some()),
+            ("--lr-epochs", args.lr_epochs.is_some()),
+            ("--lr-steps", args.lr_steps.is_some()),
+            ("--lr-objective", args.lr_objective.is_some()),
+        ];
+        if let Some((flag, _)) = of_the_search.iter().find(|(_, given)| *given && !auto) {
+            return Err(Error::Usage(format!(
+                "{flag} is for the search for a learning rate: give --lr auto, or leave it out"
+            )));
+        }
         let steps = optional("--steps", args.steps)?.or((smoke && args.epochs.is_none()).then_some(8));
         let epochs = optional("--epochs", args.epochs)?.or(match steps {
             Some(_) => None,
@@ -264,10 +278,10 @@ impl Config {
             optimizer: "sgd-nesterov",
             momentum: 0.9,
             lr,
-            lr_trials: auto.then_some(args.lr_trials),
-            lr_epochs: auto.then_some(args.lr_epochs),
-            lr_steps: args.lr_steps.filter(|_| auto),
-            lr_objective: auto.then_some(args.lr_objective),
+            lr_trials: auto.then_some(args.lr_trials.unwrap_or(10)),
+            lr_epochs: auto.then_some(args.lr_epochs.unwrap_or(5)),
+            lr_steps: args.lr_steps,
+            lr_objective: auto.then_some(args.lr_objective.unwrap_or(LrObjective::Ewa)),
             grad_clamp: args.grad_clamp,
             tau: knobs.tau,
             tanh_scale: knobs.tanh_scale,

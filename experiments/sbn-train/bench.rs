@@ -55,7 +55,11 @@ impl Contender {
 
     fn build(self, tol: f64) -> Result<Box<dyn Rule>> {
         let psa = self.method == Method::Psa;
-        let knobs = Knobs { psa_backend: self.backend, psa_tol: psa.then_some(tol), ..Knobs::default() };
+        let knobs = Knobs {
+            psa_backend: self.backend,
+            psa_tol: (psa && self.backend != Some(Backend::Exact)).then_some(tol),
+            ..Knobs::default()
+        };
         self.method.build(&knobs)
     }
 }

@@ -33,7 +33,7 @@ pub struct Adf(pub(super) Moments);
 
 /// From the knobs.
 pub fn build(knobs: &Knobs) -> Result<Adf> {
-    Ok(Adf(Moments::new(knobs)))
+    Ok(Adf(Moments::new(knobs)?))
 }
 
 impl Rule for Adf {
@@ -58,8 +58,8 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    pub(super) fn new(knobs: &Knobs) -> Self {
-        Moments { head: knobs.head.unwrap_or_default(), published_head: knobs.published_head }
+    pub(super) fn new(knobs: &Knobs) -> Result<Self> {
+        Ok(Moments { head: knobs.head.unwrap_or_default(), published_head: knobs.released_head()? })
     }
 
     pub(super) fn loss(&self, network: &Network, batch: &Batch, draws: &mut Draws, unit: Unit) -> Result<Loss> {

@@ -32,6 +32,7 @@ impl Network {
         let _guard = tch::no_grad_guard();
         let classes = self.objective().classes(target)?;
         let mut sums: Option<[Tensor; 3]> = None;
+        let mut log_likelihood: Option<Tensor> = None;
         let (mut entropy, mut units) = (0.0, 0);
         for _ in 0..samples {
             let draw = self.sample(input, noise)?;
@@ -60,17 +61,26 @@ impl Network {
                 p * rest.f_unsqueeze(-1)?
                     + (flipped_p * each.f_unsqueeze(-1)?).f_sum_dim_intlist(-2, false, each.kind())?,
             ];
+            // in logarithms, as a loss above 104 has no probability in float32
+            let log_p =
+                |weight: &Tensor, loss: &Tensor| -> Result<Tensor> { Ok(weight.f_clamp_min(0.0)?.f_log()? - loss) };
+            let log_p = [log_p(&rest, &flips.at)?.f_unsqueeze(-1)?, log_p(&each, &flips.flipped)?];
+            let own_log = Tensor::f_cat(&log_p, -1)?.f_logsumexp(-1, false)?; // [B]
+            log_likelihood = Some(match log_likelihood {
+                None => own_log,
+                Some(sum) => sum.f_logaddexp(&own_log)?,
+            });
             sums = Some(match sums {
                 None => own,
                 Some([a, b, c]) => [a + &own[0], b + &own[1], c + &own[2]],
             });
         }
         let [loss, accuracy, p] = sums.expect("at least one draw").map(|t| t / samples as f64);
-        let of_class = p.f_gather(-1, &classes.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?;
+        let log_likelihood = log_likelihood.expect("at least one draw");
         Ok(Evaluation {
             loss,
             accuracy,
-            ensemble_loss: of_class.f_log()?.f_neg()?,
+            ensemble_loss: log_likelihood.f_neg()? + (samples as f64).ln(),
             ensemble_accuracy: p.f_argmax(-1, false)?.f_eq_tensor(&classes)?.f_to_kind(p.kind())?,
             entropy: entropy / units as f64,
         })

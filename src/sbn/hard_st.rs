@@ -15,7 +15,8 @@ pub const CLAIMS: Claims = Claims {
     knobs: &[],
 };
 
-/// Straight-through with the derivative of `min(max(a, -1), 1)`, 1 where |a| < 1, whatever the noise.
+/// Straight-through with the derivative of `min(max(a, -1), 1)`, 1 where |a| < 1, whatever the noise: of the state ±1; of a
+/// 0/1 state it is 1/2 there.
 ///
 /// It fits uniform noise on [-1, 1], of which it is [`st`](super::st), and no other.
 #[derive(Debug, Clone, Copy)]

@@ -15,7 +15,7 @@ pub const CLAIMS: Claims = Claims {
     knobs: &[],
 };
 
-/// Straight-through as if the state were its pre-activation: derivative 1 everywhere.
+/// Straight-through as if the state ±1 were its pre-activation: derivative 1 everywhere; of a 0/1 state it is 1/2.
 #[derive(Debug, Clone, Copy)]
 pub struct IdentityStraightThrough;
 

@@ -224,7 +224,7 @@ impl Affine<'_> {
             Some(conv) => delta::conv2d(noise, x, weight, a, g, &conv, options),
             None => {
                 let rows = |t: &Tensor| -> Result<Tensor> { Ok(t.f_reshape([-1, t.size()[t.dim() - 1]])?) };
-                // replicas are equal in value
+                // replicas are equal in value: Network::with_parameters sees to it
                 let w = if weight.dim() == 3 { weight.f_select(0, 0)? } else { weight.shallow_clone() };
                 let size = x.size();
                 Ok(delta::linear(noise, &rows(x)?, &w, &rows(a)?, &rows(g)?, options)?.f_view(&size[..])?)

@@ -21,7 +21,7 @@ pub struct LocalReparam(Moments);
 
 /// From the knobs.
 pub fn build(knobs: &Knobs) -> Result<LocalReparam> {
-    Ok(LocalReparam(Moments::new(knobs)))
+    Ok(LocalReparam(Moments::new(knobs)?))
 }
 
 impl Rule for LocalReparam {

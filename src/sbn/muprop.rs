@@ -29,7 +29,7 @@ pub struct MuProp {
 
 /// From the knobs.
 pub fn build(knobs: &Knobs) -> Result<MuProp> {
-    Ok(MuProp { constant: knobs.constant.unwrap_or(0.0) })
+    Ok(MuProp { constant: knobs.baseline()? })
 }
 
 /// The deterministic pass: its loss, its states and the derivative of the loss in them, no graph.

@@ -227,18 +227,32 @@ impl Network {
     }
 
     /// The same network on other parameters, given by name from the present ones: of the same shapes, or with one leading
-    /// axis of replicas more where all layers are linear. They may be results of a computation, whose own leaves then get
-    /// the gradients; a tensor without a graph becomes a leaf.
+    /// axis of replicas more where all layers are linear. Replicas must be equal in value: the product with Delta is made
+    /// once for all. They may be results of a computation, whose own leaves then get the gradients; a tensor without a graph
+    /// becomes a leaf.
     ///
     /// # Errors
-    /// [`Error::Usage`] for replicas of a convolution; those of `get`.
+    /// [`Error::Usage`] for replicas of a convolution or unequal ones; [`Error::Shape`] for another shape; those of `get`.
     pub fn with_parameters(&self, get: &mut dyn FnMut(&str, &Tensor) -> Result<Tensor>) -> Result<Network> {
         let mut params = Params::default();
         let mut take = |name: &str| -> Result<Tensor> {
             let (_, own) = self.params.iter().find(|(n, _)| *n == name).expect("a parameter of this network");
             let value = get(name, own)?;
-            if value.dim() != own.dim() && self.layers.iter().any(Layer::is_conv) {
-                return Err(Error::Usage("only a network of linear layers can be replicated".into()));
+            if value.dim() == own.dim() + 1 {
+                if self.layers.iter().any(Layer::is_conv) {
+                    return Err(Error::Usage("only a network of linear layers can be replicated".into()));
+                }
+                let first = value.f_narrow(0, 0, 1.min(value.size()[0]))?.f_expand_as(&value)?;
+                // a NaN is no reason to refuse: what is wrong with it is said elsewhere
+                let same = |t: &Tensor| -> Result<Tensor> { Ok(t.detach().f_nan_to_num(0.0, None, None)?) };
+                if !same(&value)?.f_equal(&same(&first)?)? {
+                    let why = format!("the replicas of {name} differ: give them one value, or run a network for each");
+                    return Err(Error::Usage(why));
+                }
+            }
+            if !value.size().ends_with(&own.size()) || value.dim() > own.dim() + 1 {
+                let rule = format!("{:?}, or [replicas, ..] of it", own.size());
+                return Err(Error::shape("parameters", format!("{name} {rule}"), value.size()));
             }
             params.add(name.to_string(), value, own.device())
         };

@@ -97,7 +97,29 @@ impl Knobs {
         if !(tol > 0.0 && tol.is_finite()) {
             return Err(Error::range("--psa-tol", "positive and finite", tol));
         }
-        Ok(DeltaOptions { backend: self.psa_backend.unwrap_or(default.backend), tol })
+        let backend = self.psa_backend.unwrap_or(default.backend);
+        if backend == Backend::Exact && self.psa_tol.is_some() {
+            return Err(Error::Usage(
+                "--psa-backend exact errs by nothing: leave out --psa-tol, or give expansion".into(),
+            ));
+        }
+        Ok(DeltaOptions { backend, tol })
+    }
+
+    /// `--constant`, default 0.
+    pub(super) fn baseline(&self) -> Result<f64> {
+        let constant = self.constant.unwrap_or(0.0);
+        if constant.is_finite() { Ok(constant) } else { Err(Error::range("--constant", "finite", constant)) }
+    }
+
+    /// Whether the head is the released one, which has no choice of its gradient.
+    pub(super) fn released_head(&self) -> Result<bool> {
+        if self.published_head && self.head.is_some() {
+            return Err(Error::Usage(
+                "--published-head has its own gradient and takes no --head: give one of them".into(),
+            ));
+        }
+        Ok(self.published_head)
     }
 
     /// A positive number with its default.

@@ -27,7 +27,7 @@ pub struct Reinforce {
 
 /// From the knobs.
 pub fn build(knobs: &Knobs) -> Result<Reinforce> {
-    Ok(Reinforce { constant: knobs.constant.unwrap_or(0.0) })
+    Ok(Reinforce { constant: knobs.baseline()? })
 }
 
 impl Rule for Reinforce {

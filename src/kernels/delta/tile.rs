@@ -8,7 +8,9 @@
 //!
 //! nine multiplications for four terms. Limits on an AMD EPYC of 2025 (Zen 5, one core, measured): 24.8e9 divisions,
 //! 125e9 fused multiply-adds of f32 a second. A division a term could thus not exceed 24.8e9 terms a second, nine
-//! multiply-adds for four not 55e9; these loops reach 33e9, and a plain C loop over NCHW rows 2e9.
+//! multiply-adds for four not 55e9; a tile alone was measured at 33e9, a plain C
+//! loop over NCHW rows at 2e9. Whole layers, on a machine busy with other work: 4e9 to 18e9
+//! (`benches/results/delta_cpu.json`).
 use super::exact::Work;
 use crate::autograd::slices::Element;
 use crate::kernels::real::Real;

@@ -261,10 +261,13 @@ fn the_bench_fills_a_page_from_its_figures() {
         assert_eq!(error(&rows[0]), None);
         assert!(psa > 0.0 && psa < 1e-5 && series > psa && series < 1e-4, "{psa:e} {series:e}");
     }
-    // of a step and not of setting up, which takes 64 images: with 16 times the images 11 times as much, not 5
+    // of a step and not of setting up, which takes 64 images: with 16 times the images 11 times as much, not 5. Under st, whose
+    // every buffer grows with the batch: PSA's product takes a few images at a time
+    let above_idle = |r: &Value| r["memory"]["above_idle"].as_f64().unwrap();
+    assert_eq!((&small[0]["estimator"], &large[0]["estimator"]), (&json!("st"), &json!("st")));
+    assert!(above_idle(&large[0]) > 8.0 * above_idle(&small[0]), "{} {}", small[0]["memory"], large[0]["memory"]);
     for (small, large) in small.iter().zip(large) {
-        let of = |r: &Value| r["memory"]["above_idle"].as_f64().unwrap();
-        assert!(of(large) > 8.0 * of(small), "{} {}", small["memory"], large["memory"]);
+        assert!(above_idle(large) > 3.0 * above_idle(small), "{} {}", small["memory"], large["memory"]);
     }
     for seconds in ["forward_s", "backward_s", "update_s", "step_s", "measurement_s"] {
         assert!(of(seconds).iter().all(|s| s.as_f64().unwrap() > 0.0), "{seconds}");

@@ -1,6 +1,6 @@
 //! `bnn`: learning, resuming, the table, refusals; small networks on generated images.
 mod common;
-use common::{finals, good, metrics, read};
+use common::{finals, good, killed_and_resumed, metrics, tensors};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,15 +12,6 @@ fn bnn(dir: &Path, out: &str, args: &str) -> Command {
     c.current_dir(dir).env_remove("THRUWAY_DATA").env("THRUWAY_OFFLINE", "1").env("THRUWAY_CACHE", dir.join("cache"));
     c.stderr(Stdio::piped());
     c
-}
-
-fn tensors(run: &Path) -> Vec<(String, tch::Tensor)> {
-    let folder = run.join("checkpoint");
-    let name = read(&folder.join("state.json"))["tensors"].as_str().unwrap().to_string();
-    let mut all = tch::Tensor::read_safetensors(folder.join(name)).unwrap();
-    all.retain(|(name, _)| name != "run.step_seconds");
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
 }
 
 /// Sixteen generated images are learnt by heart, as far as 8 channels go, under each noise of the units, from certain weights
@@ -71,29 +62,7 @@ fn killed_and_resumed_is_the_same_run() {
                 --refit-batches 2 --noise triangular";
     good(bnn(dir, "whole", args).output().unwrap());
     let killed = dir.join("killed");
-    let (state, summary) = (killed.join("checkpoint/state.json"), killed.join("summary.json"));
-    let mut kills = 0;
-    while !summary.exists() {
-        if !state.exists() {
-            // killed before its first checkpoint: nothing to resume
-            let _ = std::fs::remove_dir_all(&killed);
-        }
-        let resume = if state.exists() { " --resume" } else { "" };
-        let mut child = bnn(dir, "killed", &format!("{args}{resume}")).spawn().unwrap();
-        // a kill soon after the first checkpoint that is new, later each time; at last it may end
-        let before = std::fs::read_to_string(&state).unwrap_or_default();
-        while child.try_wait().unwrap().is_none() {
-            let new = std::fs::read_to_string(&state).is_ok_and(|now| now != before);
-            if new && kills < 3 {
-                std::thread::sleep(Duration::from_millis(10 * kills));
-                kills += u64::from(child.kill().is_ok());
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        child.wait().unwrap();
-    }
-    assert!(kills >= 2, "ended before it could be killed twice");
+    killed_and_resumed(&killed, Duration::from_millis(10), |resume| bnn(dir, "killed", &format!("{args}{resume}")));
     let whole = dir.join("whole");
     assert_eq!(finals(&whole), finals(&killed));
     assert_eq!(metrics(&whole), metrics(&killed));

@@ -1,4 +1,6 @@
 //! `sbn-train`: learning, resuming, the search for a learning rate, refusals; small networks on generated images.
+mod common;
+use common::{finals, good, killed_and_resumed, metrics, read, tensors};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -14,36 +16,7 @@ fn train(dir: &Path, out: &str, args: &str) -> Command {
 }
 
 fn succeed(mut c: Command) {
-    let output = c.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn finals(dir: &Path, out: &str) -> Value {
-    read(&dir.join(out).join("summary.json"))["final"].clone()
-}
-
-/// Lines of metrics.jsonl without their times.
-fn metrics(dir: &Path, out: &str) -> Vec<Value> {
-    let lines = std::fs::read_to_string(dir.join(out).join("metrics.jsonl")).unwrap();
-    let parse = |l: &str| {
-        let mut v: Value = serde_json::from_str(l).unwrap();
-        v.as_object_mut().unwrap().remove("wall_s");
-        v
-    };
-    lines.lines().map(parse).collect()
-}
-
-fn tensors(dir: &Path, out: &str) -> Vec<(String, tch::Tensor)> {
-    let folder = dir.join(out).join("checkpoint");
-    let name = read(&folder.join("state.json"))["tensors"].as_str().unwrap().to_string();
-    let mut all = tch::Tensor::read_safetensors(folder.join(name)).unwrap();
-    all.retain(|(name, _)| name != "run.step_seconds");
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
+    good(c.output().unwrap());
 }
 
 /// Both learn 16 images by heart, as far as 8 channels go in 300 steps; without steps to speak of nothing is learnt.
@@ -54,7 +27,7 @@ fn psa_and_straight_through_learn() {
         let estimator = if out == "idle" { String::new() } else { format!("--estimator {out} --steps 300") };
         let sizes = "--train-size 16 --valid-size 8 --batch-size 16 --eval-every 0 --log-every 10 --eval-samples 3";
         succeed(train(place.path(), out, &format!("{estimator} {args} {sizes}")));
-        let lines = metrics(place.path(), out);
+        let lines = metrics(&place.path().join(out));
         let losses: Vec<f64> = lines.iter().filter_map(|l| l["batch_sbn_loss"].as_f64()).collect();
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
         let fall = mean(&losses[..5]) - mean(&losses[losses.len() - 5..]);
@@ -83,33 +56,11 @@ fn killed_and_resumed_is_the_same_run() {
         let args = format!("{args} {sizes} --checkpoint-every 3 --log-every 4");
         succeed(train(dir, name, &args));
         let killed = format!("{name}-killed");
-        let state = dir.join(&killed).join("checkpoint/state.json");
-        let summary = dir.join(&killed).join("summary.json");
-        let mut kills = 0;
-        while !summary.exists() {
-            if !state.exists() {
-                // killed before its first checkpoint: nothing to resume
-                let _ = std::fs::remove_dir_all(dir.join(&killed));
-            }
-            let resume = if state.exists() { " --resume" } else { "" };
-            let mut child = train(dir, &killed, &format!("{args}{resume}")).spawn().unwrap();
-            // a kill soon after the first checkpoint that is new, later each time; at last it may end
-            let before = std::fs::read_to_string(&state).unwrap_or_default();
-            while child.try_wait().unwrap().is_none() {
-                let new = std::fs::read_to_string(&state).is_ok_and(|now| now != before);
-                if new && kills < 3 {
-                    std::thread::sleep(Duration::from_millis(10 * kills));
-                    kills += u64::from(child.kill().is_ok());
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            child.wait().unwrap();
-        }
-        assert!(kills >= 2, "{name}: ended before it could be killed twice");
-        assert_eq!(finals(dir, name), finals(dir, &killed), "{name}");
-        assert_eq!(metrics(dir, name), metrics(dir, &killed), "{name}");
-        let (a, b) = (tensors(dir, name), tensors(dir, &killed));
+        let start = |resume: &str| train(dir, &killed, &format!("{args}{resume}"));
+        killed_and_resumed(&dir.join(&killed), Duration::from_millis(10), start);
+        assert_eq!(finals(&dir.join(name)), finals(&dir.join(&killed)), "{name}");
+        assert_eq!(metrics(&dir.join(name)), metrics(&dir.join(&killed)), "{name}");
+        let (a, b) = (tensors(&dir.join(name)), tensors(&dir.join(&killed)));
         assert_eq!(a.len(), b.len());
         for ((name, a), (_, b)) in a.iter().zip(&b) {
             assert!(a.equal(b), "{name} differs");
@@ -126,7 +77,7 @@ fn the_search_leaves_the_training_as_if_its_rate_had_been_given() {
     let common = "--estimator psa --augment flip-crop --steps 6 --log-every 1 --channels 4 --train-size 60 --valid-size 8 \
                   --batch-size 16 --eval-samples 2";
     succeed(train(dir, "auto", &format!("{common} --lr auto --lr-trials 6 --lr-steps 12")));
-    let found = finals(dir, "auto");
+    let found = finals(&dir.join("auto"));
     let trials = found["lr_search"].as_array().unwrap().clone();
     assert_eq!(trials.len(), 6);
     let objective = |t: &Value| t["objective"].as_f64().unwrap_or(f64::INFINITY);
@@ -137,10 +88,10 @@ fn the_search_leaves_the_training_as_if_its_rate_had_been_given() {
         assert!((t["log10_lr"].as_f64().unwrap() - want).abs() < 1e-12);
     }
     succeed(train(dir, "given", &format!("{common} --lr {}", found["lr"])));
-    assert_eq!(metrics(dir, "auto"), metrics(dir, "given"));
+    assert_eq!(metrics(&dir.join("auto")), metrics(&dir.join("given")));
     // judged otherwise, by the same trainings
     succeed(train(dir, "last", &format!("{common} --lr auto --lr-trials 2 --lr-steps 12 --lr-objective last")));
-    let last = finals(dir, "last")["lr_search"].as_array().unwrap().clone();
+    let last = finals(&dir.join("last"))["lr_search"].as_array().unwrap().clone();
     for (a, b) in trials.iter().zip(&last) {
         assert_eq!(a["lr"], b["lr"]);
         assert_ne!(a["objective"], b["objective"]);
@@ -160,7 +111,7 @@ fn a_search_judges_by_the_average_or_by_the_last_losses() {
             "--estimator st --steps 1 --channels 4 --train-size 60 --valid-size 4 --batch-size 60 --eval-samples 2";
         let search = format!("--lr auto --lr-trials 2 --lr-steps {steps} --lr-objective {objective}");
         succeed(train(dir, &out, &format!("{sizes} {search}")));
-        let trials = finals(dir, &out)["lr_search"].as_array().unwrap().clone();
+        let trials = finals(&dir.join(&out))["lr_search"].as_array().unwrap().clone();
         trials.iter().map(|t| t["objective"].as_f64().unwrap()).collect()
     };
     let (first, same) = (judged(1, "ewa"), judged(1, "last"));
@@ -180,7 +131,7 @@ fn the_clamp_is_on_every_entry_of_the_gradient() {
     let run = |out: &str, extra: &str| {
         let args = "--estimator psa --steps 1 --lr 0.1 --channels 4 --train-size 8 --valid-size 4 --batch-size 8";
         succeed(train(place.path(), out, &format!("{args} {extra}")));
-        tensors(place.path(), out)
+        tensors(&place.path().join(out))
     };
     let (free, tight, released) =
         (run("free", ""), run("tight", "--grad-clamp 0.01"), run("released", "--grad-clamp 1000"));
@@ -215,7 +166,7 @@ fn every_method_takes_steps() {
             "--estimator {method} --steps 2 --lr 1e-4 --channels 4 --train-size 8 --valid-size 4 --batch-size 4 --log-every 1 --eval-samples 2"
         );
         succeed(train(place.path(), method, &args));
-        let seen = finals(place.path(), method);
+        let seen = finals(&place.path().join(method));
         for metric in ["train_loss", "train_sbn_loss", "valid_loss", "valid_sbn_loss", "valid_ensemble_loss"] {
             // ten classes: around log 10 before anything is learnt
             let loss = seen[metric].as_f64().unwrap();

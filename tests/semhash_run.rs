@@ -15,7 +15,7 @@ mod model;
 
 use args::{Args, Config};
 use clap::Parser;
-use common::{finals, good, metrics, read};
+use common::{finals, good, killed_and_resumed, metrics, read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -74,27 +74,8 @@ fn semhash_killed_and_resumed_is_the_same_run() {
     let sizes = "--estimator arm --bits 8 --batch-size 32 --correction-samples 3 --checkpoint-every 3 --log-every 10";
     let sizes = format!("{sizes} --measure-every 1 --measure-batch-size 20 --trials 12 --reference 20");
     good(smoke(dir, &format!("{sizes} --out whole")).output().unwrap());
-    let state = dir.join("killed/checkpoint/state.json");
-    let mut kills = 0;
-    while !dir.join("killed/summary.json").exists() {
-        if !state.exists() {
-            let _ = std::fs::remove_dir_all(dir.join("killed"));
-        }
-        let resume = if state.exists() { " --resume" } else { "" };
-        let before = std::fs::read_to_string(&state).unwrap_or_default();
-        let mut child = smoke(dir, &format!("{sizes} --out killed{resume}")).spawn().unwrap();
-        while child.try_wait().unwrap().is_none() {
-            let new = std::fs::read_to_string(&state).is_ok_and(|now| now != before);
-            if new && kills < 3 {
-                std::thread::sleep(Duration::from_millis(150 * kills));
-                kills += u64::from(child.kill().is_ok());
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        child.wait().unwrap();
-    }
-    assert!(kills >= 2, "ended before it could be killed twice");
+    let start = |resume: &str| smoke(dir, &format!("{sizes} --out killed{resume}"));
+    killed_and_resumed(&dir.join("killed"), Duration::from_millis(150), start);
     let (a, b) = (finals(&dir.join("whole")), finals(&dir.join("killed")));
     assert_eq!(a, b);
     // the start, one epoch and two: nine estimators each

@@ -1,10 +1,10 @@
 //! Command line of `bnn`: every option with its default and the source of the default.
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use std::path::PathBuf;
 use thruway::data::Augment;
 use thruway::dist::binary::Shape;
 use thruway::error::{Error, Result};
+use thruway::report::PageArgs;
 use thruway::run::RunArgs;
 
 /// Trains a VGG-like network whose inner weights and all activations are ±1 on CIFAR-10, by straight-through for the
@@ -82,18 +82,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Table 1: finished runs beside the published figures
-    Tables(TablesArgs),
-}
-
-/// `bnn tables`
-#[derive(Debug, clap::Args)]
-pub struct TablesArgs {
-    /// Run directories, or folders of them
-    #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
+    Tables(PageArgs),
 }
 
 /// Settings that go together.

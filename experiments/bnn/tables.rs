@@ -1,6 +1,6 @@
 //! `bnn tables`: Table 1 of the paper with our runs beside it.
-use crate::args::TablesArgs;
 use thruway::error::{Error, Result};
+use thruway::report::PageArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::published;
 use thruway::report::runs::{Group, find, group};
@@ -15,7 +15,7 @@ const COLUMNS: [(&str, &str); 3] = [
 ];
 
 /// The subcommand.
-pub fn run(args: &TablesArgs) -> Result<()> {
+pub fn run(args: &PageArgs) -> Result<()> {
     let (groups, unfinished) = group(find(&args.runs)?)?;
     for run in &unfinished {
         eprintln!("{}: not finished, left out", run.dir.display());

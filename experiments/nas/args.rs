@@ -8,6 +8,7 @@ use thruway::error::{Error, Result};
 use thruway::estimators::{self, Estimator, ExactOn, Knobs, Place, Takes, Tau};
 use thruway::nas::Cell;
 use thruway::nn::search_net::{Activation, Sizes};
+use thruway::report::TablesArgs;
 use thruway::run::RunArgs;
 
 /// Searches for a cell on CIFAR-10: GDAS with any drop-in estimator.
@@ -534,20 +535,6 @@ pub fn cell(text: &str, table: Option<&NatsBench>) -> Result<Cell> {
     let table =
         table.ok_or_else(|| Error::Usage("an index needs the benchmark's table: give the cell's string".into()))?;
     table.cell(index).ok_or_else(|| Error::range("an index", "from 0 to 15624", index))
-}
-
-/// Tables and curves of finished searches.
-#[derive(Debug, clap::Args)]
-pub struct TablesArgs {
-    /// Run directories, or directories above them
-    #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// Write the curves there, as SVG
-    #[arg(long, value_name = "DIR")]
-    pub figures: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `nas tables`: means over seeds of finished runs, Table 4 beside them, and the curves.
-use crate::args::TablesArgs;
 use crate::curves;
 use serde_json::{Map, Value, json};
 use thruway::data::nats_bench::Task;
 use thruway::error::{Error, Result};
 use thruway::estimators::Estimator;
+use thruway::report::TablesArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::published;
 use thruway::report::runs::{Group, Run, find, group};
@@ -14,7 +14,7 @@ use thruway::report::table::Table;
 /// The subcommand.
 pub fn run(args: &TablesArgs) -> Result<()> {
     // a probe changes no number of the search, so that its runs would be taken for repetitions of the others
-    let (probing, plain): (Vec<Run>, Vec<Run>) = find(&args.runs)?.into_iter().partition(probes_too);
+    let (probing, plain): (Vec<Run>, Vec<Run>) = find(&args.page.runs)?.into_iter().partition(probes_too);
     let (mut groups, unfinished) = group(plain)?;
     groups.extend(group(probing)?.0);
     for run in &unfinished {
@@ -36,7 +36,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     for table in tables.iter().filter(|t| !t.rows.is_empty()) {
         println!("{}", table.text());
     }
-    if let Some(file) = &args.markdown {
+    if let Some(file) = &args.page.markdown {
         println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
     }
     if let Some(dir) = &args.figures {

@@ -3,6 +3,7 @@ use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use thruway::error::{Error, Result};
+use thruway::report::TablesArgs;
 use thruway::run::RunArgs;
 use thruway::sbn::Method;
 
@@ -64,20 +65,6 @@ pub struct Args {
 pub enum Command {
     /// Tables and figures of finished runs: prints them, fills a README and draws RMSE and cosine with 70 % intervals
     Tables(TablesArgs),
-}
-
-/// `sbn-grad tables`
-#[derive(Debug, clap::Args)]
-pub struct TablesArgs {
-    /// Run directories
-    #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// Folder for the figures, SVG [default: none]
-    #[arg(long, value_name = "DIR")]
-    pub figures: Option<PathBuf>,
 }
 
 /// Everything that decides the numbers of a run, defaults filled in; the `config` of config.json.

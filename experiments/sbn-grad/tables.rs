@@ -1,16 +1,16 @@
 //! Tables from measured rows, and the `tables` subcommand.
-use crate::args::TablesArgs;
 use crate::figures;
 use crate::measure::Row;
 use crate::sentences;
 use std::path::{Path, PathBuf};
 use thruway::error::{Error, Result};
+use thruway::report::TablesArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::table::Table;
 
 /// `sbn-grad tables`: prints, fills a README, draws.
 pub fn run(args: &TablesArgs) -> Result<()> {
-    let runs: Vec<Measured> = find(&args.runs)?.iter().map(|dir| read(dir)).collect::<Result<_>>()?;
+    let runs: Vec<Measured> = find(&args.page.runs)?.iter().map(|dir| read(dir)).collect::<Result<_>>()?;
     let (tables, figures) = match &runs[..] {
         [one] => (all(&one.rows), figures::all(&one.rows)),
         // one network trained by several methods, or several networks
@@ -23,7 +23,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     for table in &tables {
         println!("{}", table.text());
     }
-    if let Some(file) = &args.markdown {
+    if let Some(file) = &args.page.markdown {
         println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
     }
     if let Some(dir) = &args.figures {

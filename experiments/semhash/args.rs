@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use thruway::error::{Error, Result};
 use thruway::nn::bow::Precision;
+use thruway::report::TablesArgs;
 use thruway::run::RunArgs;
 
 /// Sizes of a run.
@@ -96,20 +97,6 @@ pub enum Command {
     Tables(TablesArgs),
     /// Time of a training step with sparse and with dense input, of its parts, and the limit that the output layer sets
     Bench(BenchArgs),
-}
-
-/// `semhash tables`
-#[derive(Debug, clap::Args)]
-pub struct TablesArgs {
-    /// Run directories, or folders of them
-    #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// Folder for the figures, SVG [default: none]
-    #[arg(long, value_name = "DIR")]
-    pub figures: Option<PathBuf>,
 }
 
 /// `semhash bench`

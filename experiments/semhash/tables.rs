@@ -1,9 +1,9 @@
 //! `semhash tables`: training, correction, retrieval and accuracy of finished runs, and the paper's sentences held against them.
-use crate::args::TablesArgs;
 use crate::measure::Row;
 use crate::{claims, figures};
 use std::collections::BTreeMap;
 use thruway::error::{Error, Result};
+use thruway::report::TablesArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::runs::{Group, find, group};
 use thruway::report::stats::Spread;
@@ -59,7 +59,7 @@ impl Runs {
 
 /// The subcommand.
 pub fn run(args: &TablesArgs) -> Result<()> {
-    let (groups, unfinished) = group(find(&args.runs)?)?;
+    let (groups, unfinished) = group(find(&args.page.runs)?)?;
     for run in &unfinished {
         eprintln!("{}: not finished, left out", run.dir.display());
     }
@@ -70,7 +70,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     for table in &tables {
         println!("{}", table.text());
     }
-    if let Some(file) = &args.markdown {
+    if let Some(file) = &args.page.markdown {
         println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
     }
     if let Some(dir) = &args.figures {

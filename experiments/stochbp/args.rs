@@ -2,9 +2,9 @@
 use crate::method::Method;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use thruway::error::{Error, Result};
 use thruway::optim::Method as Optimizer;
+use thruway::report::TablesArgs;
 use thruway::run::RunArgs;
 use thruway::stochbp::LOG_SIGMOID_ORDERS;
 
@@ -113,20 +113,6 @@ pub struct Args {
 pub enum Command {
     /// Tables of finished runs, the paper's claims held against them, and the curves of Figures 1 to 3
     Tables(TablesArgs),
-}
-
-/// `stochbp tables`
-#[derive(Debug, clap::Args)]
-pub struct TablesArgs {
-    /// Run directories, or folders of them
-    #[arg(required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Fill the tables between `<!-- table:NAME -->` and `<!-- /table -->` in this file
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-    /// Folder for the curves, SVG; the runs need their metrics.jsonl [default: none]
-    #[arg(long, value_name = "DIR")]
-    pub figures: Option<PathBuf>,
 }
 
 /// Everything that decides the numbers of a run, defaults filled in; the `config` of config.json. What a problem does not

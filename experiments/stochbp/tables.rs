@@ -1,8 +1,8 @@
 //! `stochbp tables`: means over seeds of finished runs, the paper's claims beside them, and the curves.
-use crate::args::TablesArgs;
 use crate::{claims, curves};
 use std::collections::{BTreeMap, BTreeSet};
 use thruway::error::{Error, Result};
+use thruway::report::TablesArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::runs::{Group, find, group};
 use thruway::report::stats::Spread;
@@ -66,7 +66,7 @@ fn spread(g: &Group, metric: &str) -> Option<Spread> {
 
 /// The subcommand.
 pub fn run(args: &TablesArgs) -> Result<()> {
-    let (groups, unfinished) = group(find(&args.runs)?)?;
+    let (groups, unfinished) = group(find(&args.page.runs)?)?;
     for run in &unfinished {
         eprintln!("{}: not finished, left out", run.dir.display());
     }
@@ -76,7 +76,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
     for table in &tables {
         println!("{}", table.text());
     }
-    if let Some(file) = &args.markdown {
+    if let Some(file) = &args.page.markdown {
         println!("{}: {} tables filled", file.display(), fill_file(file, &tables)?);
     }
     if let Some(dir) = &args.figures {

@@ -3,6 +3,7 @@
 //! The report reads files and nothing else: `config.json`, `summary.json` and `metrics.jsonl` of each run directory.
 //! Runs are averaged over seeds and over nothing else; a published figure always stands in its own column, with its own
 //! number of runs and epochs, and a z appears only where ours has the same length and settings.
+mod args;
 pub mod collect;
 pub mod compare;
 pub mod curves;
@@ -12,6 +13,8 @@ pub mod published;
 pub mod runs;
 pub mod stats;
 pub mod table;
+
+pub use args::{PageArgs, TablesArgs};
 
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};

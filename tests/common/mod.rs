@@ -5,6 +5,8 @@ pub mod sbn;
 pub mod stats;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use thruway::Result;
 use thruway::dist::bernoulli::Code;
@@ -56,6 +58,42 @@ pub fn metrics(run: &Path) -> Vec<Value> {
 /// Final metrics of a run.
 pub fn finals(run: &Path) -> Value {
     read(&run.join("summary.json"))["final"].clone()
+}
+
+/// Tensors of a run's last checkpoint by name, without the times of steps.
+pub fn tensors(run: &Path) -> Vec<(String, Tensor)> {
+    let folder = run.join("checkpoint");
+    let name = read(&folder.join("state.json"))["tensors"].as_str().unwrap().to_string();
+    let mut all = Tensor::read_safetensors(folder.join(name)).unwrap();
+    all.retain(|(name, _)| name != "run.step_seconds");
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// Brings the run to its end through kills: `start` gives the command, with what it is told appended (nothing, or ` --resume`).
+/// Each time it is killed soon after the first checkpoint that is new, by `wait` later at each kill; after three it may end.
+pub fn killed_and_resumed(run: &Path, wait: Duration, start: impl Fn(&str) -> Command) {
+    let (state, summary) = (run.join("checkpoint/state.json"), run.join("summary.json"));
+    let mut kills = 0;
+    while !summary.exists() {
+        if !state.exists() {
+            // killed before its first checkpoint: nothing to resume
+            let _ = std::fs::remove_dir_all(run);
+        }
+        let before = std::fs::read_to_string(&state).unwrap_or_default();
+        let mut child = start(if state.exists() { " --resume" } else { "" }).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            let new = std::fs::read_to_string(&state).is_ok_and(|now| now != before);
+            if new && kills < 3 {
+                std::thread::sleep(wait * kills);
+                kills += u32::from(child.kill().is_ok());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+    }
+    assert!(kills >= 2, "{}: ended before it could be killed twice", run.display());
 }
 
 /// Nested lists of numbers as a float64 tensor.

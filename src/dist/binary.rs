@@ -124,8 +124,8 @@ impl BinaryNoise {
         let density = match self.shape {
             Shape::Logistic => {
                 // the smaller of F and 1 - F, so that neither tail cancels
-                let p = z.f_abs()?.f_neg()?.f_sigmoid()?;
-                &p - p.f_square()?
+                let p = z.f_abs()?.f_neg_()?.f_sigmoid_()?;
+                p.f_square()?.f_neg_()?.f_add_(&p)?
             }
             Shape::Uniform => z.f_abs()?.f_le(1.0)?.f_to_kind(z.kind())?.f_mul_scalar(0.5)?,
             Shape::Triangular => z.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?,

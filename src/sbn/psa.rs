@@ -71,11 +71,13 @@ impl Psa {
             || Ok(vec![x.f_zeros_like()?]),
             move |node| {
                 let [a, x, x_in, w] = node.saved() else { anyhow::bail!("four saved tensors expected") };
-                let g = node.grad(0)? * x;
+                let g = node.grad(0)?;
+                // x is ±1, so the order of the factors does not matter, and the first layer, the widest, needs one tensor less
                 let pdf = node.needs()[0].then(|| noise.pdf(a)).transpose()?;
-                let mut grads = vec![pdf.map(|mut pdf| pdf.f_mul_(&g)).transpose()?];
+                let mut grads = vec![pdf.map(|mut pdf| pdf.f_mul_(g)?.f_mul_(x)).transpose()?];
                 if let Some(needed) = node.needs().get(1) {
-                    let below = needed.then(|| Affine::delta(&noise, conv, x_in, w, a, &g, &options)).transpose()?;
+                    let below =
+                        needed.then(|| Affine::delta(&noise, conv, x_in, w, a, &(g * x), &options)).transpose()?;
                     grads.push(below);
                 }
                 Ok(grads)

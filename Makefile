@@ -11,7 +11,7 @@ SWEEP := $(BIN)/thruway sweep
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
 	bnn bnn-table1 semhash semhash-tables semhash-bench stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops \
-	listops-table1 sbn-vae like-for-like like-for-like-more foust-deep foust-table1 gsb-table3
+	listops-table1 sbn-vae like-for-like like-for-like-more gradient-variance foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { print substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -100,6 +100,9 @@ like-for-like: build ## ReinMax, RLOO, DisARM, RODEO in one setting, K = 2, 50 e
 
 like-for-like-more: build ## the same with BSB, FouST, ST, Double CV, ARMS, and on Omniglot, 20 epochs (hours)
 	for f in more omniglot analytic; do $(SWEEP) experiments/sbn-vae/sweeps/like-for-like-$$f.toml --jobs $(JOBS); done
+
+gradient-variance: build ## variance of the gradient after 1,000 steps: RLOO, DisARM, Double CV, RODEO, ReinMax (minutes)
+	$(SWEEP) experiments/sbn-vae/sweeps/gradient-variance.toml --jobs $(JOBS)
 
 foust-deep: build ## twenty stochastic layers, five epochs (hours)
 	$(SWEEP) experiments/sbn-vae/sweeps/foust-deep.toml --jobs $(JOBS)

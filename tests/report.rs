@@ -164,6 +164,23 @@ fn sample_counts_are_never_averaged_and_named() {
     assert!(at(&table, "gumbel-rao, 100 samples", "z").ends_with(" at 100 samples, paper 1000"));
 }
 
+#[test]
+fn the_cost_of_a_step_is_set_beside_straight_through() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, seed, rate) in [("st", 0, 300.0), ("st", 1, 100.0), ("stgs", 0, 100.0), ("stgs", 1, 80.0)] {
+        write_run(&root.path().join(format!("{name}/{seed}")), seed, |c, s| {
+            c["config"]["estimator"] = json!(name);
+            s["steps_per_second"] = json!(rate);
+        });
+    }
+    let cost = table(root.path(), "vae-mnist-8x4-cost");
+    // over the mean rate of st, 200 a second
+    assert_eq!(at(&cost, "stgs", "step time / st"), "2.25 ± 0.35");
+    assert_eq!(at(&cost, "st", "step time / st"), "1.33 ± 0.94");
+    let none = root.path().join("stgs");
+    assert!(!table(&none, "vae-mnist-8x4-cost").columns.iter().any(|c| c.contains('/')));
+}
+
 /// Table 1 is of characters and the official training split: symbols, or a drawn split, are said before anything else.
 #[test]
 fn listops_of_other_units_or_split_says_so() {

@@ -1,6 +1,8 @@
 //! What learned control variates are made of: small networks and scalars, with gradients handed over explicitly.
 use super::{Place, Sizes};
+use crate::autograd::Function;
 use crate::error::Result;
+use crate::kernels::leaky_net;
 use tch::{Device, Kind, Tensor};
 
 /// Nonlinearity of a hidden layer.
@@ -10,6 +12,9 @@ pub(super) enum Hidden {
     /// Slope 0.3 below 0, as Keras has it.
     LeakyRelu,
 }
+
+/// Of LeakyReLU.
+const SLOPE: f64 = 0.3;
 
 /// One hidden layer: `W2 h(W1 x + b1) + b2`. Glorot-uniform weights, zero biases (Keras's default), drawn from libtorch's
 /// CPU generator whatever the device.
@@ -41,9 +46,26 @@ impl Net {
         let h = match self.hidden {
             Hidden::Tanh => h.f_tanh()?,
             // libtorch's leaky_relu of tch has its slope fixed at 0.01
-            Hidden::LeakyRelu => h.f_maximum(&(&h * 0.3))?,
+            Hidden::LeakyRelu => h.f_maximum(&(&h * SLOPE))?,
         };
         Ok(h.f_linear(w2, Some(b2))?)
+    }
+
+    /// Of two inputs and two outputs, at points s `[.., P]` for each t `[..]`, both free of a graph: `[2, .., P]`.
+    pub(super) fn forward_at(&self, s: &Tensor, t: &Tensor) -> Result<Tensor> {
+        if !(matches!(self.hidden, Hidden::LeakyRelu) && leaky_net::own_loops(s)) {
+            let t = t.f_unsqueeze(-1)?.f_expand_as(s)?;
+            return Ok(self.forward(&Tensor::f_stack(&[s, &t], -1)?)?.f_movedim_int(-1, 0)?);
+        }
+        let [w1, b1, w2, b2] = &self.all;
+        let mut out = Function::new("LeakyNet").inputs(&[w1, b1, w2, b2]).save(&[s, t, w1, b1, w2, b2]).apply(
+            || Ok(vec![leaky_net::forward(s, t, [w1, b1, w2, b2], SLOPE)?]),
+            |node| {
+                let [s, t, w1, b1, w2, b2] = node.saved() else { anyhow::bail!("six saved tensors expected") };
+                Ok(leaky_net::backward(node.grad(0)?, s, t, [w1, b1, w2, b2], SLOPE)?.map(Some).into())
+            },
+        )?;
+        Ok(out.remove(0))
     }
 
     pub(super) fn parameters(&self) -> Vec<(String, Tensor)> {

@@ -36,7 +36,7 @@ const WIDTH: i64 = 100;
 /// - **Shapes**: logits `[B, L]`; f maps `[M, B, L]` to `[M, B]`.
 /// - **Bias, cost**: None, whatever is learned; M evaluations of f (default 2) and their derivatives at the draws, and
 ///   `M (M - 1) (L + 1)` of H a row. No `L x L` tensor: `df . y` of a flip is that of the draw plus `(1 - 2 b_i) df_i` (the
-///   published code builds `[M, B, L, L]`).
+///   published code builds `[M, B, L, L]`), and on the CPU no hidden values of H in memory ([`crate::kernels::leaky_net`]).
 /// - **State**: parameters `alpha`, `beta` and those of H. The published runs give them Adam with rate 1e-3.
 /// - **Errors**: [`crate::Error::Range`] for `samples` < 2.
 /// - **Differs**: from the published code in that the first layer has one bias where that has one an input, which their sum
@@ -66,7 +66,7 @@ impl Rodeo {
     ///
     /// `bits`, `slope` `[M, B, L]`, `values` `[M, B]`, free of a graph.
     fn outputs(&self, bits: &Tensor, slope: &Tensor, values: &Tensor) -> Result<[Tensor; 2]> {
-        let (m, b, l) = bits.size3()?;
+        let m = bits.size()[0];
         let options = (Kind::Int64, bits.device());
         // the other draws of each, [M, M - 1]
         let others = (Tensor::f_arange_start(1, m, options)?.f_unsqueeze(0)? + Tensor::f_arange(m, options)?.f_unsqueeze(1)?)
@@ -81,9 +81,8 @@ impl Rodeo {
         let s = (&df * (&own - at)).f_sum_dim_intlist(-1, true, df.kind())?; // [M, M - 1, B, 1]
         let flipped = &s + (own * -2.0 + 1.0) * df; // [M, M - 1, B, L]
         let s = Tensor::f_cat(&[s, flipped], -1)?;
-        let t = f.f_unsqueeze(-1)?.f_expand([m, m - 1, b, 1 + l], false)?;
-        let h = self.surrogate.forward(&Tensor::f_stack(&[s, t], -1)?)?.f_mean_dim(1i64, false, bits.kind())?;
-        Ok([h.f_select(-1, 0)?, h.f_select(-1, 1)?])
+        let h = self.surrogate.forward_at(&s, &f)?.f_mean_dim(2i64, false, bits.kind())?; // over the other draws
+        Ok([h.f_select(0, 0)?, h.f_select(0, 1)?])
     }
 }
 

@@ -389,23 +389,36 @@ impl Problem {
         table
     }
 
-    /// Speed, time and memory.
+    /// Speed, time and memory; where one group is of straight-through or, failing that, of Gumbel-softmax, the time of a step
+    /// over that group's too.
     fn cost(&self, vary: &BTreeSet<String>) -> Table {
+        let named = |name: &str| {
+            let mut groups = self.groups.iter().filter(|g| g.first().setting("estimator").as_deref() == Some(name));
+            groups.next().filter(|_| groups.next().is_none()).map(|g| (name.to_string(), g))
+        };
+        let unit = if self.groups.len() > 1 { named("st").or_else(|| named("gumbel-softmax")) } else { None };
+        let over = unit.as_ref().map(|(name, _)| format!("step time / {name}"));
         let columns = ["steps per second", "wall time [s]", "peak memory [MiB]"];
+        let columns: Vec<&str> = columns.into_iter().chain(over.as_deref()).collect();
         let mut table = self.table("cost", "cost, mean ± std over seeds".into(), &columns);
+        let rates = |g: &Group| g.outcomes().map(|o| o.steps_per_second).collect::<Option<Vec<f64>>>();
         for group in &self.groups {
             let mut row = self.row(group, vary);
-            let mut push = |values: Option<Vec<f64>>| {
+            let mut push = |values: Option<Vec<f64>>, decimals: usize| {
                 let spread = values.and_then(|v| Spread::of(&v));
                 let text = |s: Spread| match s.std {
-                    Some(std) => format!("{:.1} ± {std:.1}", s.mean),
-                    None => format!("{:.1}", s.mean),
+                    Some(std) => format!("{:.decimals$} ± {std:.decimals$}", s.mean),
+                    None => format!("{:.decimals$}", s.mean),
                 };
                 row.push(spread.map(text).unwrap_or_default());
             };
-            push(group.outcomes().map(|o| o.steps_per_second).collect());
-            push(group.outcomes().map(|o| Some(o.wall_s)).collect());
-            push(group.outcomes().map(|o| Some(o.peak_rss_bytes? as f64 / 1048576.0)).collect());
+            push(rates(group), 1);
+            push(group.outcomes().map(|o| Some(o.wall_s)).collect(), 1);
+            push(group.outcomes().map(|o| Some(o.peak_rss_bytes? as f64 / 1048576.0)).collect(), 1);
+            if let Some((_, unit)) = &unit {
+                let mean = rates(unit).and_then(|v| Spread::of(&v)).map(|s| s.mean);
+                push(rates(group).zip(mean).map(|(v, m)| v.iter().map(|r| m / r).collect()), 2);
+            }
             table.rows.push(row);
         }
         table

@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first asks for a checkpoint and an orderly end, the second ends the process at once.
 use crate::{Error, Result};
+use nix::sys::signal::{Signal, raise};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +16,8 @@ pub(super) fn watch() -> Result<()> {
     static WATCHING: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let handler = || {
         if SEEN.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            // not `exit`: it runs libtorch's destructors under the feet of the main thread, which then dies of signal 11
+            let _ = raise(Signal::SIGKILL);
         }
         eprintln!("interrupt: stopping after a checkpoint; once more to stop at once");
     };

@@ -75,7 +75,7 @@ pub(super) fn run(binary: &Path, todo: impl Iterator<Item = (Cell, Todo)>, jobs:
             let took = HumanDuration(job.start.elapsed());
             match failure(&job, status) {
                 None => view.ended(&format!("{} finished in {took}", job.cell.name)),
-                Some(_) if told && (status.code() == Some(130) || status.signal() == Some(Signal::SIGINT as i32)) => {}
+                Some(_) if told && (status.code() == Some(130) || ended_at_once(status.signal())) => {}
                 Some(reason) => {
                     view.ended(&format!("{} failed after {took}: {reason}", job.cell.name));
                     failures.push(Failure { name: job.cell.name, reason, log: job.log });
@@ -169,4 +169,9 @@ impl View {
         let line = format!("{}/{} {what}", self.bar.position(), self.bar.length().unwrap_or_default());
         if self.terminal { self.bar.println(line) } else { eprintln!("{line}") }
     }
+}
+
+/// By a second interrupt, or by a first one before the run watched for any.
+fn ended_at_once(signal: Option<i32>) -> bool {
+    signal.is_some_and(|s| [Signal::SIGINT, Signal::SIGKILL].map(|s| s as i32).contains(&s))
 }

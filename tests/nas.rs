@@ -417,6 +417,7 @@ fn nas_sgd_takes_a_new_rate() {
         Sgd::new(sgd::Settings { momentum: 0.0, nesterov: false, ..sgd::Settings::nesterov(0.1) }, [("p", &p)])
             .unwrap();
     sgd.set_lr(0.25).unwrap();
+    assert_eq!(sgd.lr(), 0.25);
     (&p * 2.0).backward();
     sgd.step().unwrap();
     assert_eq!(p.double_value(&[]), 0.5);

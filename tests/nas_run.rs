@@ -99,19 +99,7 @@ fn nas_search_killed_and_resumed_is_the_same_run() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     table(dir);
-    let more = [
-        "table.csv",
-        "--estimator",
-        "gumbel-rao",
-        "--samples",
-        "3",
-        "--epochs",
-        "6",
-        "--arch-lr",
-        "0.05",
-        "--seed",
-        "4",
-    ];
+    let more = ["table.csv", "--estimator", "stgs", "--epochs", "6", "--arch-lr", "0.05", "--seed", "4"];
     killed_is_whole(dir, &[&IMAGES[..], &more].concat(), 2, &["architecture.json", "architecture.svg"]);
     let last = finals(&dir.join("whole"));
     let cell: Cell = last["cell"].as_str().unwrap().parse().unwrap();
@@ -120,6 +108,16 @@ fn nas_search_killed_and_resumed_is_the_same_run() {
     let epochs: Vec<_> = logged.iter().filter(|l| !l["entropy"].is_null()).collect();
     assert_eq!(epochs.len(), 6);
     assert_eq!(epochs[5]["cifar10_test"], last["cifar10_test"]);
+    // GDAS's schedules: tau from 10 to 0.1, linear, its ends in the first and the last epoch; the rate of the weights from 0.025
+    // along half a cosine that would end at 0.001 one epoch later. The killed run has the same lines, through its resumes.
+    for (k, line) in epochs.iter().enumerate() {
+        let tau = 10.0 - 9.9 * k as f64 / 5.0;
+        let lr = 0.001 + 0.012 * (1.0 + (std::f64::consts::PI * k as f64 / 6.0).cos());
+        for (name, want) in [("tau", tau), ("lr", lr)] {
+            let used = line[name].as_f64().unwrap();
+            assert!((used - want).abs() < 1e-12, "{name} in epoch {}: {used}, not {want}", k + 1);
+        }
+    }
     let history = read(&dir.join("whole/architecture.json"));
     assert_eq!((history.as_array().unwrap().len(), &history[5]["cell"]), (6, &last["cell"]));
     let row: f64 = history[5]["probabilities"][2].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).sum();
@@ -154,6 +152,14 @@ fn nas_surrogate_killed_and_resumed_is_the_same_run() {
     let short = ["surrogate", "--table", "table.csv", "--quiet", "--steps", "1", "--estimator", "exact", "--probe"];
     good(nas(dir, &[&short[..], &["--probe-draws", "8", "--out", "probe"]].concat()).output().unwrap());
     let probed = finals(&dir.join("probe"));
+    let shown = nas(dir, &["tables", "probe"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    for name in ["nvil", "double-cv", "reinforce", "rloo", "st"] {
+        let row =
+            shown.lines().find(|l| l.contains(&format!(" {name} ")) || l.contains(&format!(" {name}, "))).unwrap();
+        assert_eq!(row.contains("untrained"), ["nvil", "double-cv"].contains(&name), "{row}");
+    }
+    assert!(shown.contains("note: untrained"), "{shown}");
     for e in ["st", "reinmax", "local_expectation"] {
         assert!(probed[format!("mean_bias_{e}")].is_number() && probed[format!("mean_cosine_{e}")].is_number());
     }
@@ -195,6 +201,10 @@ fn nas_presets_are_the_published_settings() {
     assert!(soft["estimator"].is_null() && soft["activation"].is_null() && soft["soft"] == true);
     assert_eq!(config("plain", &["--estimator", "st"])["activation"], "selected");
     assert!(config("relaxed", &["--estimator", "gumbel-softmax"])["activation"].is_null());
+    assert_eq!(config("several", &["--estimator", "gumbel-rao", "--samples", "3"])["tau"], "1");
+    // nothing drawn, nothing tempered
+    assert!(metrics(&dir.join("soft")).iter().all(|l| l["tau"].is_null()));
+    assert!(metrics(&dir.join("relaxed")).iter().any(|l| l["tau"] == 1.0));
 }
 
 #[test]
@@ -208,10 +218,57 @@ fn nas_trains_one_cell_and_tells_what_the_table_has() {
     killed_is_whole(dir, &[&arguments[..], &more].concat(), 2, &[]);
     let last = finals(&dir.join("whole"));
     assert_eq!(last["published_test_e200"], 56.0);
+    // half a cosine from 0.05 towards 0 over four epochs
+    let rates: Vec<f64> = metrics(&dir.join("whole")).iter().filter_map(|l| l["lr"].as_f64()).collect();
+    let want = [0.05, 0.042677669529663686, 0.025, 0.007322330470336314];
+    assert!(rates.len() == 4 && rates.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
     assert!((0.0..=100.0).contains(&last["test_accuracy"].as_f64().unwrap()));
     let out = nas(dir, &["query", "15624", "--table", "table.csv"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(text.contains("index 15624") && text.contains("56.00") && text.contains("80.00"), "{text}");
+}
+
+/// Options of another kind of search than the one asked for; the word is that of the remedy.
+#[test]
+fn nas_options_of_another_search_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    table(dir);
+    let refused = |arguments: &[&str], option: &str, remedy: &str| {
+        let out =
+            nas(dir, &[&["surrogate", "--table", "table.csv", "--steps", "1"], arguments].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        let right = said.contains(&format!("{option}: ")) && said.contains(remedy);
+        assert!(out.status.code() == Some(2) && right, "{arguments:?}: {said}");
+        assert!(!dir.join("runs").exists(), "{arguments:?} made a directory");
+    };
+    for option in [
+        &["--estimator", "st"][..],
+        &["--tau", "1"],
+        &["--samples", "2"],
+        &["--gap", "1"],
+        &["--decay", "0.9"],
+        &["--lr", "0.01"],
+        &["--weight-decay", "0"],
+        &["--batch-size", "1"],
+        &["--probe"],
+        &["--objective", "log-error"],
+    ] {
+        for search in ["random", "evolution"] {
+            refused(&[&["--search", search], option].concat(), &option.join(" "), "is for --search gradient");
+        }
+    }
+    for option in [["--population", "10"], ["--tournament", "3"]] {
+        refused(&[&["--search", "random"], &option[..]].concat(), &option.join(" "), "is for --search evolution");
+        refused(&[&["--estimator", "st"], &option[..]].concat(), &option.join(" "), "is for --search evolution");
+    }
+    refused(&["--probe-draws", "8"], "--probe-draws 8", "is for --probe");
+    refused(&["--search", "random", "--probe-draws", "8"], "--probe-draws 8", "is for --probe");
+    refused(&["--estimator", "exact", "--batch-size", "1"], "--batch-size 1", "choose another estimator");
+    refused(&["--eval-every", "2"], "--eval-every 2", "no epochs");
+    let out = nas(dir, &["surrogate", "--table", "table.csv", "--search", "evolution", "--tournament", "11"]).output();
+    let said = String::from_utf8_lossy(&out.unwrap().stderr).into_owned();
+    assert!(said.contains("--tournament must be at most --population (10), got 11"), "{said}");
 }
 
 #[test]
@@ -223,17 +280,35 @@ fn nas_what_makes_no_sense_is_refused() {
         (&["surrogate"][..], "give the benchmark's table by --table"),
         (&["surrogate", "--table", "table.csv", "--estimator", "arm"], "arm does not apply"),
         (&["surrogate", "--table", "table.csv", "--estimator", "vimco"], "vimco does not apply"),
-        (&["surrogate", "--table", "table.csv", "--search", "random", "--probe"], "take no estimator and no probe"),
-        (&["surrogate", "--table", "table.csv", "--tournament", "11"], "--tournament"),
         (&["surrogate", "--table", "."], "is not read"),
+        (&["surrogate", "--table", "table.csv", "--device", "cuda:99"], "cuda:99"),
+        (&["surrogate", "--table", "table.csv", "--lr", "0"], "--lr must be positive and finite, got 0"),
+        (
+            &["surrogate", "--table", "table.csv", "--weight-decay=-1"],
+            "--weight-decay must be at least 0 and finite, got -1",
+        ),
         (&["query", "12"], "--table"),
-        (&["query", "15625", "--table", "table.csv"], "an index must be from 0 to 15624"),
+        (
+            &["query", "15625", "--table", "table.csv"],
+            "a cell must be an index from 0 to 15624 or a string like |op~0|+",
+        ),
+        (&["query", "-1", "--table", "table.csv"], "a cell must be an index from 0 to 15624 or a string like |op~0|+"),
+        (&["query", "--table", "table.csv", "--", "-1"], "(quoted), got \"-1\""),
+        (&["query", "conv", "--table", "table.csv"], "(quoted), got \"conv\""),
+        (&["train", "-1"], "a cell must be an index from 0 to 15624"),
         (&["train", "|none~0|"], "an architecture"),
         (&["train", "7"], "an index needs the benchmark's table"),
         (&["--estimator", "rloo"], "choose a drop-in"),
         (&["--estimator", "reinmax", "--tau", "0.5"], "at least 1"),
         (&["--estimator", "st", "--samples", "3"], "st takes no --samples"),
-        (&["--soft", "--tau", "1"], "--soft draws nothing"),
+        (&["--soft", "--tau", "1"], "--tau 1: is for an estimator, and --soft draws nothing"),
+        (&["--soft", "--samples", "2"], "--samples 2: is for an estimator"),
+        (&["--soft", "--gap", "2"], "--gap 2: is for an estimator"),
+        (&["--soft", "--decay", "0.5"], "--decay 0.5: is for an estimator"),
+        (&["--estimator", "st", "--decay", "0.5"], "st takes no --decay"),
+        (&["--weight-decay=-1"], "--weight-decay must be at least 0"),
+        (&["--arch-weight-decay=-1"], "--arch-weight-decay must be at least 0"),
+        (&["--eval-size", "9"], "--eval-size must be at most --valid-size (8), got 9"),
         (&["--soft", "--estimator", "st"], "cannot be used with"),
         (&["--estimator", "gumbel-softmax", "--activation", "full"], "relaxes its samples"),
         (&["--lr", "0"], "--lr"),

@@ -334,6 +334,7 @@ fn temperatures_follow_their_schedule() {
             assert_eq!(grad(d.as_ref()), grad(build(Tau::Constant(first)).as_ref()), "{}: start", e.name());
             for (step, tau) in [(0, first), (5, middle), (10, 1.0), (1_000_000, 1.0), (5, middle)] {
                 d.at_step(step);
+                assert_eq!(d.tau(), Some(schedule.at(step)), "{} at step {step}", e.name());
                 let want = grad(build(Tau::Constant(tau)).as_ref());
                 assert!(distance(&grad(d.as_ref()), &want) < 1e-14, "{} at step {step}", e.name());
             }

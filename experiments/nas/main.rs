@@ -1,6 +1,7 @@
 //! Architecture search on NATS-Bench's topology space: GDAS with any drop-in estimator (Liu et al. 2023, Section 6.4; Dong &
 //! Yang 2019), on images or on the benchmark's table alone.
 mod args;
+mod course;
 mod curves;
 mod evolution;
 mod figures;

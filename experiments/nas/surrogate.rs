@@ -70,9 +70,14 @@ struct Progress {
 
 /// The whole search.
 pub fn run(args: &SurrogateArgs) -> Result<()> {
-    let device = args.run.prepare()?;
+    let mut run_args = args.run.clone();
+    if run_args.device == "auto" {
+        run_args.device = "cpu".into(); // also where there is a GPU
+    }
+    let device = run_args.prepare()?;
     if device != Device::Cpu {
-        return Err(Error::Usage("a surrogate search is thirty numbers large: use --device cpu".into()));
+        let why = "a search on the table is thirty numbers large and runs on the CPU: leave it out";
+        return Err(Error::Usage(format!("--device {}: {why}", run_args.device)));
     }
     let table = args::needed_table(args.table.as_ref())?;
     let config = SurrogateConfig::new(args, &table)?;
@@ -86,7 +91,7 @@ pub fn run(args: &SurrogateArgs) -> Result<()> {
     };
     let name = config.estimator.map_or(format!("{:?}", config.search).to_lowercase(), |e| e.name());
     let default_out: PathBuf = ["runs", "nas", "surrogate", &name, &args.run.seed.to_string()].iter().collect();
-    let (mut run, checkpoint) = Run::open("nas-surrogate", &args.run, default_out, serde_json::to_value(&config)?)?;
+    let (mut run, checkpoint) = Run::open("nas-surrogate", &run_args, default_out, serde_json::to_value(&config)?)?;
     run.expect_steps(config.steps);
     let mut at = Progress::default();
     if let Some(c) = checkpoint {
@@ -129,8 +134,8 @@ pub fn run(args: &SurrogateArgs) -> Result<()> {
                 let (expected, entropy) = distribution(&problem, &logits)?;
                 metrics.extend([("expected".into(), expected), ("entropy".into(), entropy)]);
             }
-            if config.probe {
-                let probed = probe_all(&problem, &logits, args.probe_draws, args.run.seed, at.step)?;
+            if let Some(draws) = config.probe_draws {
+                let probed = probe_all(&problem, &logits, draws, args.run.seed, at.step)?;
                 for (name, value) in &probed {
                     let sum = at.probed.get(name).and_then(Value::as_f64).unwrap_or(0.0);
                     at.probed.insert(name.clone(), (sum + value).into());

@@ -3,7 +3,7 @@ use crate::curves;
 use serde_json::{Map, Value, json};
 use thruway::data::nats_bench::Task;
 use thruway::error::{Error, Result};
-use thruway::estimators::Estimator;
+use thruway::estimators::{Estimator, GradEstimator, Knobs};
 use thruway::report::TablesArgs;
 use thruway::report::markdown::fill_file;
 use thruway::report::published;
@@ -125,6 +125,11 @@ fn surrogate(groups: &[Group], objective: &str) -> Table {
     }
 }
 
+/// Whether an estimator adapts something of its own while it is used; a probe builds it anew.
+fn learns(e: Estimator) -> bool {
+    e.build(&Knobs::default()).is_ok_and(|built| !built.parameters().is_empty() || !built.buffers().is_empty())
+}
+
 /// Of every estimator, along the exact searches that probe.
 fn probes(groups: &[Group]) -> Table {
     let mut rows = vec![];
@@ -134,7 +139,8 @@ fn probes(groups: &[Group]) -> Table {
             if g.values(&metric("bias")).is_none() {
                 continue;
             }
-            let mut row = vec![g.first().setting("objective").unwrap_or_default(), e.name(), g.runs.len().to_string()];
+            let name = e.name() + if learns(*e) { ", untrained" } else { "" };
+            let mut row = vec![g.first().setting("objective").unwrap_or_default(), name, g.runs.len().to_string()];
             row.extend(["bias", "std", "rmse", "cosine"].map(|what| {
                 let s = g.values(&metric(what)).and_then(|v| Spread::of(&v));
                 s.map(|s| if s.mean.abs() < 1e-9 { "0".into() } else { format!("{:.3}", s.mean) }).unwrap_or_default()
@@ -142,6 +148,10 @@ fn probes(groups: &[Group]) -> Table {
             rows.push(row);
         }
     }
+    let note = "untrained: a probe builds each estimator anew, so that what these adapt while they are used (nvil its baseline, \
+                double-cv the weight of its second control variate) stands at its start, where nvil is reinforce and double-cv is \
+                rloo; the searches above show them at work";
+    let notes = rows.iter().any(|r| r[1].ends_with("untrained")).then(|| note.to_string()).into_iter().collect();
     Table {
         name: "probe".into(),
         title: "estimates against the exact gradient, along exact searches".into(),
@@ -155,7 +165,7 @@ fn probes(groups: &[Group]) -> Table {
             "cosine of the mean",
         ]),
         rows,
-        notes: vec![],
+        notes,
     }
 }
 

@@ -63,6 +63,10 @@ impl DropIn for Gapped {
         self.tau = self.schedule.at(step);
     }
 
+    fn tau(&self) -> Option<f64> {
+        Some(self.tau)
+    }
+
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
         let tau = self.tau;
         let constant = match self.gap {

@@ -57,6 +57,10 @@ impl DropIn for GumbelRao {
         self.tau = self.schedule.at(step);
     }
 
+    fn tau(&self) -> Option<f64> {
+        Some(self.tau)
+    }
+
     fn surrogate(&self, point: &Point, noise: &mut dyn Noise) -> Result<Surrogate> {
         let inv_tau = 1.0 / self.tau;
         let (kind, device) = (point.probs.kind(), point.probs.device());

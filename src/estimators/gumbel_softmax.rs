@@ -49,6 +49,10 @@ impl DropIn for GumbelSoftmax {
         self.tau = self.schedule.at(step);
     }
 
+    fn tau(&self) -> Option<f64> {
+        Some(self.tau)
+    }
+
     fn point(&self, logits: &Tensor, mask: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Point> {
         Point::draw_gumbel(logits, mask, noise)
     }

@@ -146,6 +146,11 @@ pub trait DropIn: Send {
     /// Takes the value that a temperature schedule has at this training step (from 0).
     fn at_step(&mut self, _step: i64) {}
 
+    /// The temperature of its gradient, as [`DropIn::at_step`] left it, dimensionless; `None` for an estimator without one.
+    fn tau(&self) -> Option<f64> {
+        None
+    }
+
     /// Draws a point, without gradients. The default draws at temperature 1 from `softmax(logits)`.
     fn point(&self, logits: &Tensor, mask: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Point> {
         Point::draw(logits, mask, noise)

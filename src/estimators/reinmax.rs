@@ -48,6 +48,10 @@ impl DropIn for Reinmax {
         self.tau = self.schedule.at(step);
     }
 
+    fn tau(&self) -> Option<f64> {
+        Some(self.tau)
+    }
+
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
         let p_tau = if self.tau == 1.0 {
             point.probs.shallow_clone()

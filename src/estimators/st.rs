@@ -51,6 +51,10 @@ impl DropIn for StraightThrough {
         self.tau = self.schedule.at(step);
     }
 
+    fn tau(&self) -> Option<f64> {
+        Some(self.tau)
+    }
+
     fn surrogate(&self, point: &Point, _: &mut dyn Noise) -> Result<Surrogate> {
         let tau = self.tau;
         let p = rows::softmax(&point.logits, self.tau)?;

@@ -95,6 +95,11 @@ impl Sgd {
         Ok(())
     }
 
+    /// The learning rate of the next step.
+    pub fn lr(&self) -> f64 {
+        self.settings.lr
+    }
+
     /// Forgets the gradients: a parameter that the next backward does not reach has none, as in PyTorch.
     pub fn zero_grad(&mut self) {
         for s in &self.slots {

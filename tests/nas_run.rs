@@ -242,7 +242,7 @@ fn nas_options_of_another_search_are_refused() {
         assert!(out.status.code() == Some(2) && right, "{arguments:?}: {said}");
         assert!(!dir.join("runs").exists(), "{arguments:?} made a directory");
     };
-    for option in [
+    let of_the_gradient = [
         &["--estimator", "st"][..],
         &["--tau", "1"],
         &["--samples", "2"],
@@ -253,10 +253,10 @@ fn nas_options_of_another_search_are_refused() {
         &["--batch-size", "1"],
         &["--probe"],
         &["--objective", "log-error"],
-    ] {
-        for search in ["random", "evolution"] {
-            refused(&[&["--search", search], option].concat(), &option.join(" "), "is for --search gradient");
-        }
+    ];
+    // the two searches share the rule: each takes half of the options, which saves a second a process
+    for (option, search) in of_the_gradient.iter().zip(["random", "evolution"].iter().cycle()) {
+        refused(&[&["--search", search], *option].concat(), &option.join(" "), "is for --search gradient");
     }
     for option in [["--population", "10"], ["--tournament", "3"]] {
         refused(&[&["--search", "random"], &option[..]].concat(), &option.join(" "), "is for --search evolution");

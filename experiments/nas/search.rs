@@ -46,9 +46,9 @@ enum Draw {
 pub fn run(args: SearchArgs) -> Result<()> {
     let device = args.run.prepare()?;
     let table = args::table(args.table.as_ref())?;
-    let set = images::load(args.dataset, 2 * args.train_size.max(args.valid_size), 0)?;
     let place = Place { kind: Kind::Float, device };
     let (config, knobs) = SearchConfig::new(&args, place, table.as_ref())?;
+    let set = images::load(args.dataset, 2 * args.train_size.max(args.valid_size), 0)?;
     let [train, valid] = images::halves(&set, [config.train_size, config.valid_size], device)?;
     let net = SearchNet::search(config.sizes(), device)?;
     let alphas = (Tensor::f_randn([6, 5], (Kind::Float, Device::Cpu))? * INITIAL).f_to_device(device)?;

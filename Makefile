@@ -132,7 +132,7 @@ table7: build ## Table 7: the search for hyper-parameters (days)
 	for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS); done
 
 listops: build ## ListOps with five estimators on symbols, one to three epochs, and the baselines (hours on two cores)
-	$(BIN)/listops --generated baselines
+	test -e runs/listops-baselines/0/summary.json || $(BIN)/listops baselines --generated --out runs/listops-baselines/0
 	$(SWEEP) experiments/listops/sweeps/short.toml --jobs $(JOBS)
 
 listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (days)

@@ -1,10 +1,17 @@
-//! ListOps: the evaluator against every official label, the reader's complaints, the generator, lengths and batches.
+//! ListOps: the evaluator against every official label, the reader's complaints, the generator, lengths and batches; agreement of
+//! trees.
 mod common;
+#[allow(dead_code)]
+#[path = "../experiments/listops/trees.rs"]
+mod trees;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tch::Device;
-use thruway::data::listops::{self, Batch, Example, Expression, Located, Op, Units, bucket, generate, shorter_than};
+use thruway::data::listops::{
+    self, Batch, Batches, Example, Expression, Located, Op, Split, Units, bucket, generate, shorter_than,
+};
 use thruway::data::{Fetch, ListOps, Places, Source};
+use trees::Agreement;
 
 fn expression(text: &str) -> Expression {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -43,6 +50,7 @@ fn official_lines_are_written_back_as_they_were() {
         let e = expression(written);
         assert_eq!(e.official(), written);
         assert_eq!(expression(&e.to_string()), e);
+        assert_eq!(expression(&written.replace('[', "[   ")), e);
         assert_eq!(e.value().to_string(), label);
     }
 }
@@ -120,7 +128,8 @@ fn the_generator_keeps_its_parameters() {
     let rest = generate(1, 2_000, &[&a]);
     let seen: HashSet<_> = a.iter().map(|e| &e.expression).collect();
     assert!(rest.iter().all(|e| !seen.contains(&e.expression)), "none of the others'");
-    let (mut operations, mut arguments) = ([0usize; 4], [0usize; 6]);
+    // of all operations, and of those within another
+    let (mut operators, mut arguments, mut inner) = ([0usize; 4], [0usize; 6], [0usize; 6]);
     for e in &a {
         assert_eq!(e.label, e.expression.value());
         assert!(e.expression.depth() <= 19);
@@ -131,20 +140,27 @@ fn the_generator_keeps_its_parameters() {
                     open.iter_mut().last().into_iter().for_each(|n| *n += 1);
                     open.push(0usize);
                 }
-                listops::CLOSE => arguments[open.pop().unwrap()] += 1,
-                s if s >= listops::FIRST_OP => operations[usize::from(s - listops::FIRST_OP)] += 1,
+                listops::CLOSE => {
+                    let n = open.pop().unwrap();
+                    arguments[n] += 1;
+                    inner[n] += usize::from(!open.is_empty());
+                }
+                s if s >= listops::FIRST_OP => operators[usize::from(s - listops::FIRST_OP)] += 1,
                 _ => open.iter_mut().last().into_iter().for_each(|n| *n += 1),
             }
         }
     }
-    // uniform: 4.5 standard errors each way, eight shares: false alarm 6e-5 for a new seed. The share of two-argument
-    // operations suffers from the distinctness (few such expressions exist), so it is left out of the test.
-    let total: usize = operations.iter().sum();
-    let share =
-        |n: usize, p: f64| (n as f64 / total as f64 - p).abs() < 4.5 * (p * (1.0 - p) / total as f64).sqrt() + 0.004;
-    assert!(operations.iter().all(|&n| share(n, 0.25)), "{operations:?}");
-    assert_eq!(arguments[0] + arguments[1], 0);
-    assert!(arguments[2..].iter().all(|&n| n as f64 / total as f64 > 0.2), "{arguments:?}");
+    // Operators, and numbers of arguments within another operation, are uniform: 4.5 standard errors each way, eight shares,
+    // false alarm 5e-5 for a new seed. Outermost operations have more arguments than were drawn, since the few short
+    // expressions are taken once each.
+    let uniform = |counts: &[usize]| {
+        let total = counts.iter().sum::<usize>() as f64;
+        counts.iter().all(|&n| (n as f64 / total - 0.25).abs() < 4.5 * (0.25 * 0.75 / total).sqrt())
+    };
+    assert!(uniform(&operators), "{operators:?}");
+    assert!(uniform(&inner[2..]), "{inner:?}");
+    assert!(!uniform(&arguments[2..]), "20,000 operations show what distinctness does: {arguments:?}");
+    assert_eq!(arguments[..2], [0, 0]);
 }
 
 /// The official test file is a tenth of 100,000 distinct draws; a smaller set of distinct ones would be shorter on average, since
@@ -199,12 +215,39 @@ fn a_training_file_is_taken_where_there_is_one() {
     }
     let places = Places { external: Some(dir.path().into()), project: dir.path().join("none"), offline: true };
     let load = |drawn| ListOps::load_from(Fetch::Never, &places, drawn, 0, 7).unwrap();
-    assert_eq!((load(false).train.len(), load(false).train_split), (7, listops::Split::Generated));
+    assert_eq!((load(false).train.len(), load(false).train_split), (7, Split::Generated));
     std::fs::write(folder.join("train_d20s.tsv"), "4\t[MIN 4 5 ]\n").unwrap();
     let set = load(false);
-    assert_eq!((set.train.len(), set.train_split, set.name()), (1, listops::Split::Official, "listops"));
+    assert_eq!((set.train.len(), set.train_split, set.name()), (1, Split::File, "listops"));
+    let file = set.train_file.unwrap();
+    assert_eq!(file.path, folder.join("train_d20s.tsv"));
+    // of `printf '4\t[MIN 4 5 ]\n' | sha256sum`
+    assert_eq!(file.sha256, "e2dd6ff7fba7be976bf3e88a47b9989912944bf7e28130875b291cbc4352da89");
     assert!(matches!(set.source, Some(Source::Directory(_))));
-    assert_eq!(load(true).train_split, listops::Split::Generated);
+    assert_eq!((load(true).train_split, load(true).train_file), (Split::Generated, None));
+    // the official number of lines, and no other, makes the official split
+    let lines = |n: usize| "4\t[MIN 4 5 ]\n".repeat(n);
+    for (n, split) in [(listops::TRAIN - 1, Split::File), (listops::TRAIN, Split::Official)] {
+        std::fs::write(folder.join("train_d20s.tsv"), lines(n)).unwrap();
+        assert_eq!((load(false).train.len(), load(false).train_split), (n, split));
+    }
+}
+
+/// A training file without the other two is named, not passed over; drawn expressions can be asked for in its place.
+#[test]
+fn a_lone_training_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("listops");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("train.tsv"), "4\t[MIN 4 5 ]\n").unwrap();
+    let places = Places { external: Some(dir.path().into()), project: dir.path().join("none"), offline: true };
+    let load = |drawn| ListOps::load_from(Fetch::Never, &places, drawn, 0, 7);
+    let error = load(false).unwrap_err().to_string();
+    assert!(
+        error.contains("train.tsv: valid.tsv and test.tsv are not beside it") && error.contains("--generated"),
+        "{error}"
+    );
+    assert_eq!(load(true).unwrap().train_split, Split::Generated);
 }
 
 #[test]
@@ -238,6 +281,60 @@ fn buckets_hold_every_item_once_and_lengths_together() {
         order.chunks(16).map(|b| b.iter().map(length).max().unwrap() - b.iter().map(length).min().unwrap()).sum()
     };
     assert!(spread(&order) * 20 < spread(&items), "{} {}", spread(&order), spread(&items));
+}
+
+/// Bucketed epochs take two permutations, as ever; random ones take the first as it is.
+#[test]
+fn an_epoch_is_bucketed_or_random() {
+    let lengths = [5, 1, 5, 1, 3];
+    let order = |batches: Batches| {
+        let mut asked = vec![];
+        let shuffle = |n: usize| {
+            asked.push(n);
+            Ok((0..n as i64).rev().collect())
+        };
+        let order = batches.order(&lengths, 2, shuffle).unwrap();
+        (order, asked)
+    };
+    assert_eq!(order(Batches::Bucketed), (bucket(&[4, 3, 2, 1, 0], &lengths, 2, &[1, 0]), vec![5, 2]));
+    assert_eq!(order(Batches::Random), (vec![4, 3, 2, 1, 0], vec![5]));
+}
+
+/// F1 and operations by hand. `[ MAX 2 [ SM 4 7 ] ]` has the inner spans 0-2, 0-3, 0-8 and, of its argument, 3-5, 3-6, 3-7,
+/// 3-8, the last of them an operation; `[ MIN 4 5 ]` has 0-2, 0-3, 0-4; a digit has none and does not count.
+#[test]
+fn agreement_is_what_it_is_by_hand() {
+    let example = |text| Example { label: expression(text).value(), expression: expression(text) };
+    let [long, short, digit] = ["[MAX 2 [SM 4 7 ] ]", "[MIN 4 5 ]", "7"].map(example);
+    let of = |units: Units, trees: &[(&Example, Vec<usize>)]| {
+        let mut agreement = Agreement::default();
+        trees.iter().for_each(|(e, merges)| agreement.add(e, units, merges));
+        let percent = |v: Option<f64>| v.map(|v| (v * 100.0).round() / 100.0);
+        (percent(agreement.f1()), percent(agreement.operations()))
+    };
+    let (left, right) = (|n: usize| vec![0; n - 1], |n: usize| (0..n - 1).rev().collect::<Vec<_>>());
+    let tokens = |e, merges| of(Units::Tokens, &[(e, merges)]);
+    assert_eq!(tokens(&digit, vec![]), (None, None));
+    // 3 of 7
+    assert_eq!(tokens(&long, left(9)), (Some(42.86), Some(0.0)));
+    assert_eq!(tokens(&long, right(9)), (Some(0.0), Some(0.0)));
+    assert_eq!(tokens(&short, left(5)), (Some(100.0), None));
+    // 4 7, SM with them, both brackets: 4-6 and so on are not official but for 3-8; then from the left
+    assert_eq!(trees::spans(9, &[5, 4, 4, 3, 0, 0, 0, 0])[..4], [(5, 7), (4, 7), (4, 8), (3, 8)]);
+    assert_eq!(tokens(&long, vec![5, 4, 4, 3, 0, 0, 0, 0]), (Some(57.14), Some(100.0)));
+    // means over sentences, a share over operations
+    let both = [(&long, left(9)), (&short, left(5)), (&digit, vec![])];
+    assert_eq!(of(Units::Tokens, &both), (Some(71.43), Some(0.0)));
+    // no tree exceeds the official one; its leaves are symbols, so in characters it leaves 6 of 9 inner spans free
+    let along = |e: &Example, units: Units| {
+        let own = units.spans(&e.expression, &e.expression.binary_spans());
+        let merges = trees::along(units.encode(&e.expression).len(), &own);
+        let spans: HashSet<_> = trees::spans(merges.len() + 1, &merges).into_iter().collect();
+        assert!(own.iter().all(|span| spans.contains(span)));
+        of(units, &[(e, merges)])
+    };
+    assert_eq!(along(&long, Units::Tokens), (Some(100.0), Some(100.0)));
+    assert_eq!(along(&short, Units::Chars), (Some(50.0), None));
 }
 
 #[test]

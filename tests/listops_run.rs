@@ -4,12 +4,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A small model on generated expressions, offline.
-fn listops(dir: &Path, more: &[&str]) -> Command {
+/// The binary, offline and without data.
+fn bare(dir: &Path, arguments: &[&str]) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_listops"));
-    c.args(["--train-size", "500", "--max-length", "20", "--embedding-dim", "8", "--hidden-dim", "12"]).args(more);
+    c.args(arguments);
     c.current_dir(dir).env_remove("THRUWAY_DATA").env("THRUWAY_OFFLINE", "1").env("THRUWAY_CACHE", dir.join("cache"));
     c
+}
+
+/// A small model on generated expressions.
+fn listops(dir: &Path, more: &[&str]) -> Command {
+    let small = ["--train-size", "500", "--max-length", "20", "--embedding-dim", "8", "--hidden-dim", "12"];
+    bare(dir, &[&small[..], more].concat())
 }
 
 const LONG: [&str; 10] =
@@ -128,18 +134,104 @@ fn settings_are_table_8s_and_the_split_is_named() {
         let config = &read(&place.path().join(estimator).join("config.json"))["config"];
         assert_eq!((config["lr"].as_f64(), config["tau"].as_str()), (Some(lr), Some(tau)), "{estimator}");
         assert_eq!((&config["optimizer"], &config["units"]), (&"radam".into(), &"chars".into()));
+        assert_eq!(config["batches"], "random");
         assert_eq!((&config["train_split"], &config["dataset"]), (&"generated".into(), &"listops-generated".into()));
     }
 }
 
+/// Units and split stand beside every accuracy; that the split is not the official one is said with --quiet too.
 #[test]
-fn baselines_are_printed() {
+fn the_terminal_names_units_and_split_and_shows_trees() {
     let place = tempfile::tempdir().unwrap();
-    let out = listops(place.path(), &["baselines"]).output().unwrap();
+    let run = |more: &[&str]| {
+        let out =
+            listops(place.path(), &[&["--steps", "3", "--units", "chars", "--trees", "2"], more].concat()).output();
+        String::from_utf8(out.unwrap().stderr).unwrap()
+    };
+    let said = run(&["--out", "said"]);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("accuracy")).collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines.iter().all(|line| line.ends_with("(chars, generated split)")), "{said}");
+    let trees = std::fs::read_to_string(place.path().join("said/trees.txt")).unwrap();
+    assert!(trees.lines().count() == 2 && said.contains(trees.trim_end()), "{said}");
+    let quiet = run(&["--out", "quiet", "--quiet"]);
+    assert_eq!(quiet.matches("NOT the official training split").count(), 1, "{quiet}");
+    assert!(!quiet.contains("accuracy") && !quiet.contains('\t'), "{quiet}");
+    let batches = |out: &str| read(&place.path().join(out).join("config.json"))["config"]["batches"].clone();
+    assert_eq!(batches("said"), "bucketed");
+    run(&["--out", "random", "--batches", "random"]);
+    assert_eq!(batches("random"), "random");
+}
+
+/// Expressions this short have no inner operation, so that there is nothing to agree with.
+#[test]
+fn scores_that_do_not_exist_are_resumed_too() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("run");
+    let run = |more: &[&str]| {
+        let short = ["--max-length", "8", "--train-size", "60", "--embedding-dim", "4", "--hidden-dim", "4"];
+        let settings = ["--steps", "4", "--validations", "1", "--out", "run"];
+        bare(place.path(), &[&short[..], &settings[..], more].concat()).output().unwrap()
+    };
+    assert!(run(&[]).status.success());
+    let finals = |dir: &Path| read(&dir.join("summary.json"))["final"].clone();
+    let before = finals(&dir);
+    assert!(before["valid_operations"].is_null() && before["valid_f1"].is_number(), "{before}");
+    std::fs::remove_file(dir.join("summary.json")).unwrap();
+    let out = run(&["--resume"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(finals(&dir), before);
+    // a state that is not ours is named with its file
+    std::fs::remove_file(dir.join("summary.json")).unwrap();
+    let state = dir.join("checkpoint/state.json");
+    let mut damaged = read(&state);
+    damaged["state"]["best"]["accuracy"] = Value::Null;
+    std::fs::write(&state, damaged.to_string()).unwrap();
+    let said = String::from_utf8(run(&["--resume"]).stderr).unwrap();
+    assert!(said.contains("run: checkpoint/state.json is not what this binary writes"), "{said}");
+}
+
+/// --eval-every counts epochs, as in every binary, and is recorded, since the learning rate follows the validations.
+#[test]
+fn every_second_epoch_is_validated() {
+    let place = tempfile::tempdir().unwrap();
+    let more = ["--epochs", "5", "--eval-every", "2", "--train-size", "100", "--out", "run", "--trees", "0"];
+    let small = ["--max-length", "20", "--embedding-dim", "4", "--hidden-dim", "4", "--quiet"];
+    assert!(bare(place.path(), &[&small[..], &more[..]].concat()).status().unwrap().success());
+    let logged = metrics(&place.path().join("run/metrics.jsonl"));
+    let epochs = |key: &str| -> Vec<i64> {
+        logged.iter().filter(|l| !l[key].is_null()).map(|l| l["epoch"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(epochs("train_loss"), [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
+    assert_eq!(epochs("valid_accuracy"), [2, 2, 4, 4, 5], "and at the end");
+    assert_eq!(read(&place.path().join("run/config.json"))["config"]["validate_every"], 2);
+}
+
+#[test]
+fn baselines_are_printed_and_written() {
+    let place = tempfile::tempdir().unwrap();
+    let small = ["baselines", "--generated", "--train-size", "500", "--max-length", "20"];
+    let run = |more: &[&str]| bare(place.path(), &[&small[..], more].concat()).stdout(Stdio::piped()).spawn().unwrap();
+    let out = run(&["--out", "baselines"]).wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    for word in ["majority class", "bag of symbols", "left-branching trees", "right-branching trees"] {
+    for word in ["generated split", "majority class", "bag of symbols", "left-branching trees", "right-branching trees"]
+    {
         assert!(text.contains(word), "{text}");
     }
+    let finals = read(&place.path().join("baselines/summary.json"))["final"].clone();
+    let trees = |units: &str| -> Vec<Value> {
+        let lines = finals["baselines"].as_array().unwrap();
+        lines.iter().filter(|l| l["units"] == units).cloned().collect()
+    };
+    let f1 = |units: &str, i: usize| trees(units)[i]["valid_f1"].as_f64().unwrap();
+    assert_eq!((trees("tokens").len(), trees("chars").len()), (3, 3));
+    // the last trees have all that can be had: everything in symbols, what symbols alone decide in characters
+    assert_eq!((f1("tokens", 2), &trees("chars")[2]["valid_operations"]), (100.0, &100.0.into()));
+    assert!(f1("chars", 2) < 80.0 && f1("chars", 2) > f1("chars", 0) && f1("chars", 1) == 0.0, "{finals}");
+    // a reader that has gone is no error
+    let mut head = run(&["--units", "chars"]);
+    drop(head.stdout.take());
+    assert!(head.wait().unwrap().success());
 }
 
 #[test]
@@ -152,6 +244,8 @@ fn what_makes_no_sense_is_refused() {
         (&["--lr-factor", "2"], "--lr-factor"),
         (&["--dropout", "1"], "--dropout"),
         (&["--steps", "0"], "--steps"),
+        (&["baselines"], "cannot be used with"),
+        (&["--estimator", "nope"], "known: st, stgs, gumbel-rao, gst, gst-p, reinmax, reinmax-baseline\n"),
     ] {
         let out = listops(place.path(), more).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);

@@ -185,9 +185,12 @@ fn the_cost_of_a_step_is_set_beside_straight_through() {
 #[test]
 fn listops_of_other_units_or_split_says_so() {
     let root = tempfile::tempdir().unwrap();
-    for (name, units, split) in
-        [("reinmax", "tokens", "generated"), ("st", "chars", "generated"), ("stgs", "chars", "official")]
-    {
+    for (name, units, split) in [
+        ("reinmax", "tokens", "generated"),
+        ("st", "chars", "generated"),
+        ("stgs", "chars", "official"),
+        ("gst", "chars", "file"),
+    ] {
         write_run(&root.path().join(name).join("0"), 0, |c, s| {
             (c["family"], s["family"]) = (json!("listops"), json!("listops"));
             c["config"] = json!({"dataset": "listops", "estimator": name, "units": units, "train_split": split});
@@ -206,9 +209,73 @@ fn listops_of_other_units_or_split_says_so() {
         "reinmax units tokens, paper chars; train split generated, paper official; 3 of 20 epochs",
         "st train split generated, paper official; 3 of 20 epochs",
         "stgs 3 of 20 epochs",
+        "gst train split file, paper official; 3 of 20 epochs",
     ] {
         assert!(z.iter().any(|line| line == expected), "{expected} not in {z:?}");
     }
+    // every heading and name has both, also where there is nothing else to tell apart
+    let alone = root.path().join("reinmax");
+    for t in tables(&alone) {
+        assert!(t.title.starts_with("listops listops tokens generated-split "), "{}", t.title);
+        assert!(t.name.starts_with("listops-listops-tokens-generated-split-"), "{}", t.name);
+    }
+    let (groups, unfinished) = runs::group(runs::find(&[alone]).unwrap()).unwrap();
+    let page = html::page(&compare::families(groups, unfinished), root.path()).unwrap();
+    assert!(page.contains("listops listops tokens generated-split loss against training step"), "{page}");
+}
+
+/// A run of Table 1's length and settings gets a z; with any setting of another value it gets that in its place. Runs from before
+/// there was a choice of batches were bucketed, and stand with those that say so.
+#[test]
+fn listops_of_other_settings_says_so() {
+    let at_table1 = json!({"dataset": "listops", "estimator": "gumbel-rao", "tau": "0.3", "samples": 1000, "optimizer": "radam",
+        "lr": 0.0005, "units": "chars", "train_split": "official", "max_length": 100, "embedding_dim": 300, "hidden_dim": 300,
+        "leaf": "lstm", "dropout": 0.5, "clip": 5.0, "lr_factor": 0.5, "batch_size": 16, "batches": "random", "validations": 2});
+    let compared = |key: &str, value: Value| {
+        let root = tempfile::tempdir().unwrap();
+        for seed in 0..2 {
+            write_run(&root.path().join(seed.to_string()), seed, |c, s| {
+                c["family"] = json!("listops");
+                c["config"] = at_table1.clone();
+                match &value {
+                    Value::Null => drop(c["config"].as_object_mut().unwrap().remove(key)),
+                    value => c["config"][key] = value.clone(),
+                }
+                s["epochs"] = json!(20);
+                s["final"] = json!({"valid_accuracy": 66.0 + seed as f64});
+            });
+        }
+        let table = table(root.path(), "listops-listops-chars-official-split-valid_accuracy");
+        assert!(table.notes.iter().any(|n| n.contains("leaks onto them")), "{:?}", table.notes);
+        table.rows[0].last().unwrap().clone()
+    };
+    assert!(compared("samples", json!(1000)).parse::<f64>().is_ok());
+    assert!(compared("samples", json!(100)).ends_with(" at 100 samples, paper 1000"));
+    for (key, value, why) in [
+        ("batches", json!("bucketed"), "batches bucketed, paper random"),
+        ("batches", Value::Null, "batches bucketed, paper random"),
+        ("max_length", json!(20), "max length 20, paper 100"),
+        ("embedding_dim", json!(8), "embedding dim 8, paper 300"),
+        ("hidden_dim", json!(12), "hidden dim 12, paper 300"),
+        ("leaf", json!("linear"), "leaf linear, paper lstm"),
+        ("dropout", json!(0.0), "dropout 0.0, paper 0.5"),
+        ("clip", json!(1.0), "clip 1.0, paper 5.0"),
+        ("lr_factor", json!(1.0), "lr factor 1.0, paper 0.5"),
+        ("validations", json!(1), "validations 1, paper 2"),
+        ("validate_every", json!(2), "validate every 2, paper 1"),
+    ] {
+        assert_eq!(compared(key, value), why);
+    }
+    let root = tempfile::tempdir().unwrap();
+    for (seed, batches) in
+        [json!({"estimator": "st"}), json!({"estimator": "st", "batches": "bucketed"})].into_iter().enumerate()
+    {
+        write_run(&root.path().join(seed.to_string()), seed as i64, |c, _| {
+            (c["family"], c["config"]) = (json!("listops"), batches.clone());
+        });
+    }
+    let (groups, _) = runs::group(runs::find(&[root.path().to_path_buf()]).unwrap()).unwrap();
+    assert_eq!(groups.iter().map(|g| g.runs.len()).collect::<Vec<_>>(), [2]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     thruway::run::main(|| {
         let args = args::Args::parse();
-        match args.command {
-            Some(args::Command::Baselines) => baselines::run(&args),
+        match &args.command {
+            Some(args::Command::Baselines(args)) => baselines::run(args),
             None => train::run(args),
         }
     })

@@ -4,8 +4,8 @@ use crate::trees::{self, Agreement};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Reduction, Tensor};
-use thruway::data::listops::{Batch, Example, Split, Units, bucket, shorter_than};
-use thruway::data::{Fetch, ListOps};
+use thruway::data::ListOps;
+use thruway::data::listops::{Batch, Example, Split, TRAIN, Units};
 use thruway::error::{Error, Result};
 use thruway::estimators::DropIn;
 use thruway::nn::loss::number;
@@ -30,7 +30,6 @@ struct Progress {
     loss: f64,
     right: f64,
     seen: f64,
-    validations: i64,
     /// The best validation so far, and the first whose accuracy it was.
     best: Option<Scores>,
     best_step: i64,
@@ -40,40 +39,38 @@ struct Progress {
     last: Option<Scores>,
 }
 
-/// Of one evaluation, in percent but the loss, in nats.
+/// Of one evaluation, in percent but the loss, in nats. Where no expression has an inner node, or an inner operation, there is
+/// no agreement to speak of.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 struct Scores {
     accuracy: f64,
     loss: f64,
-    f1: f64,
-    operations: f64,
+    f1: Option<f64>,
+    operations: Option<f64>,
 }
 
 /// The whole run.
 pub fn run(args: Args) -> Result<()> {
     let device = args.run.prepare()?;
-    let data = ListOps::load(Fetch::Allowed, args.generated, args.train_seed, args.train_size)?;
+    let (data, [train, valid, test]) = args.data.load()?;
     let (config, knobs) = Config::new(&args, &data)?;
-    let [train, valid, test] = [&data.train, &data.valid, &data.test].map(|set| shorter_than(set, config.max_length));
-    if [&train, &valid, &test].iter().any(|set| set.is_empty()) {
-        return Err(Error::range("--max-length", "large enough to leave some of every split", config.max_length));
-    }
     let model = TreeLstm::new(config.sizes(), device)?;
     let mut optimizer =
         Adam::new(config.optimizer, Settings { lr: config.lr, ..Settings::default() }, model.params().iter())?;
     let mut estimator = config.estimator.build(&knobs)?.drop_in()?;
     let mut recorded = serde_json::to_value(&config)?;
     recorded["data"] = json!({ "train": train.len(), "valid": valid.len(), "test": test.len() });
-    let units = if config.units == Units::Chars { "chars" } else { "tokens" };
     let default_out: PathBuf =
-        ["runs", "listops", units, &config.estimator.name(), &args.run.seed.to_string()].iter().collect();
+        ["runs", "listops", &config.units.to_string(), &config.estimator.name(), &args.run.seed.to_string()]
+            .iter()
+            .collect();
     let (mut run, checkpoint) = Run::open("listops", &args.run, default_out, recorded)?;
-    if data.train_split == Split::Generated && checkpoint.is_none() {
-        run.say(&format!(
-            "listops: the {} training expressions are drawn with seed {}: NOT the official training split",
-            config.train_size, config.train_seed
-        ));
+    if let Some(warning) = not_official(&data, config.train_seed) {
+        // whatever becomes of the numbers, this is said with them
+        if args.run.quiet { eprintln!("{warning}") } else { run.say(&warning) }
     }
+    // what every number of this run is of
+    let of = format!("{}, {} split", config.units, config.train_split);
 
     let n = train.len() as i64;
     let lengths: Vec<usize> = train.iter().map(|e| config.units.encode(&e.expression).len()).collect();
@@ -97,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         order = Vec::try_from(c.tensor("order")?)?;
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
         optimizer.set_lr(at.lr)?;
     } else {
         run.save(0, 0, &at.checkpoint(&model, &optimizer, &best, &order, device)?)?;
@@ -105,9 +102,8 @@ pub fn run(args: Args) -> Result<()> {
 
     while at.step < last_step {
         if at.batch == 0 {
-            let items: Vec<i64> = Vec::try_from(seeding::shuffle(n)?)?;
-            let whole: Vec<i64> = Vec::try_from(seeding::shuffle(n / config.batch_size)?)?;
-            order = bucket(&items, &lengths, config.batch_size as usize, &whole);
+            let shuffle = |n: usize| Ok(Vec::try_from(seeding::shuffle(n as i64)?)?);
+            order = config.batches.order(&lengths, config.batch_size as usize, shuffle)?;
         }
         let from = (at.batch * config.batch_size) as usize;
         let to = order.len().min(from + config.batch_size as usize);
@@ -134,24 +130,22 @@ pub fn run(args: Args) -> Result<()> {
             at.epoch += 1;
         }
         if due || at.step == last_step {
-            at.validations += i64::from(due);
             let every = args.run.eval_every;
             let mut metrics =
                 vec![("train_loss", at.loss / at.seen), ("train_accuracy", 100.0 * at.right / at.seen), ("lr", at.lr)];
             (at.loss, at.right, at.seen) = (0.0, 0.0, 0.0);
-            if at.step == last_step || (every > 0 && at.validations % every == 0) {
+            if at.step == last_step || (every > 0 && epoch % every == 0) {
                 run.pause();
                 let seen = evaluate(&model, &valid, config.units, device)?;
-                metrics.extend([
-                    ("valid_accuracy", seen.accuracy),
-                    ("valid_loss", seen.loss),
-                    ("valid_f1", seen.f1),
-                    ("valid_operations", seen.operations),
-                ]);
-                run.say(&format!(
-                    "step {}: valid accuracy {:.2} %, loss {:.4}, F1 {:.2} %",
-                    at.step, seen.accuracy, seen.loss, seen.f1
-                ));
+                if !seen.loss.is_finite() {
+                    return Err(Error::NonFinite { step: at.step, value: seen.loss });
+                }
+                metrics.extend([("valid_accuracy", seen.accuracy), ("valid_loss", seen.loss)]);
+                metrics.extend(seen.f1.map(|v| ("valid_f1", v)));
+                metrics.extend(seen.operations.map(|v| ("valid_operations", v)));
+                let f1 = seen.f1.map_or(String::new(), |v| format!(", F1 {v:.2} %"));
+                let (step, accuracy, loss) = (at.step, seen.accuracy, seen.loss);
+                run.say(&format!("step {step}: valid accuracy {accuracy:.2} %, loss {loss:.4}{f1} ({of})"));
                 at.last = Some(seen);
                 if at.best.is_none_or(|b| seen.accuracy > b.accuracy) {
                     (at.best, at.best_step) = (Some(seen), at.step);
@@ -176,10 +170,16 @@ pub fn run(args: Args) -> Result<()> {
     run.pause();
     model.params().load(|name| best.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone()))?;
     let of_test = evaluate(&model, &test, config.units, device)?;
-    write_trees(&model, &valid[..args.trees.min(valid.len())], config.units, device, &run.dir)?;
+    let accuracy = of_test.accuracy;
+    run.say(&format!("test accuracy of step {}'s parameters: {accuracy:.2} % ({of})", at.best_step));
+    let trees = write_trees(&model, &valid[..args.trees.min(valid.len())], config.units, device, &run.dir)?;
+    if !trees.is_empty() {
+        run.say(&format!("value, prediction and tree of validation expressions ({of}):\n{}", trees.trim_end()));
+    }
     let mut metrics = Map::new();
     let mut put = |prefix: &str, s: Scores| {
-        for (name, v) in [("accuracy", s.accuracy), ("loss", s.loss), ("f1", s.f1), ("operations", s.operations)] {
+        let all = [("accuracy", Some(s.accuracy)), ("loss", Some(s.loss)), ("f1", s.f1), ("operations", s.operations)];
+        for (name, v) in all {
             metrics.insert(format!("{prefix}_{name}"), v.into());
         }
     };
@@ -190,6 +190,22 @@ pub fn run(args: Args) -> Result<()> {
     let epochs = at.epoch;
     run.finish(at.step, epochs, metrics)?;
     Ok(())
+}
+
+/// What must stand beside every number, unless the training split is the official one.
+fn not_official(data: &ListOps, seed: u64) -> Option<String> {
+    let n = data.train.len();
+    match (data.train_split, &data.train_file) {
+        (Split::Official, _) => None,
+        (Split::File, Some(file)) => Some(format!(
+            "listops: the {n} training expressions are those of {}, which has not the official {TRAIN} lines: NOT the official \
+             training split",
+            file.path.display()
+        )),
+        _ => Some(format!(
+            "listops: the {n} training expressions are drawn with seed {seed}: NOT the official training split"
+        )),
+    }
 }
 
 /// One training step: the mean loss before the update, and how many answers were right.
@@ -236,10 +252,10 @@ fn evaluate(model: &TreeLstm, set: &[Example], units: Units, device: Device) -> 
     Ok(Scores { accuracy: 100.0 * correct / n, loss: loss / n, f1: agreement.f1(), operations: agreement.operations() })
 }
 
-/// `trees.txt` (label, prediction, bracketing) and `tree-N.svg` of these expressions.
-fn write_trees(model: &TreeLstm, set: &[Example], units: Units, device: Device, dir: &Path) -> Result<()> {
+/// `trees.txt` (label, prediction, bracketing), whose text is returned, and `tree-N.svg` of these expressions.
+fn write_trees(model: &TreeLstm, set: &[Example], units: Units, device: Device, dir: &Path) -> Result<String> {
     if set.is_empty() {
-        return Ok(());
+        return Ok(String::new());
     }
     let _guard = tch::no_grad_guard();
     let batch = Batch::new(&set.iter().collect::<Vec<_>>(), units, device)?;
@@ -254,7 +270,8 @@ fn write_trees(model: &TreeLstm, set: &[Example], units: Units, device: Device, 
         text += &format!("{}\t{predicted}\t{}\n", e.label, trees::bracketing(&units.spell(&e.expression), merges));
         write(format!("tree-{}.svg", i + 1), &trees::svg(e, units, merges, predicted))?;
     }
-    write("trees.txt".into(), &text)
+    write("trees.txt".into(), &text)?;
+    Ok(text)
 }
 
 fn copies(model: &TreeLstm) -> Vec<(String, Tensor)> {

@@ -20,6 +20,23 @@ pub fn spans(units: usize, merges: &[usize]) -> Vec<Span> {
     spans
 }
 
+/// Merges of a tree that has all of these spans, nested in one another: inner ones first, left-branching within.
+pub fn along(units: usize, spans: &[Span]) -> Vec<usize> {
+    let mut inner_first = spans.to_vec();
+    inner_first.push((0, units));
+    inner_first.sort_by_key(|&(from, to)| to - from);
+    let mut nodes: Vec<Span> = (0..units).map(|i| (i, i + 1)).collect();
+    let mut merges = Vec::with_capacity(units);
+    for (from, to) in inner_first {
+        let k = nodes.partition_point(|node| node.0 < from);
+        while nodes[k].1 < to {
+            nodes[k].1 = nodes.remove(k + 1).1;
+            merges.push(k);
+        }
+    }
+    merges
+}
+
 /// Sums over sentences, for means. The span of the whole sentence, which every tree has, is not counted.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Agreement {
@@ -50,14 +67,16 @@ impl Agreement {
         self.operations += operations.len() as f64;
     }
 
-    /// Mean F1 of the trees against the binary trees of the official files, in percent.
-    pub fn f1(&self) -> f64 {
-        100.0 * self.f1 / self.trees
+    /// Mean F1 of the trees against the binary trees of the official files, in percent; `None` where no sentence has an inner
+    /// node.
+    pub fn f1(&self) -> Option<f64> {
+        (self.trees > 0.0).then(|| 100.0 * self.f1 / self.trees)
     }
 
-    /// Share of the inner operations, from bracket to bracket, that are a node of the tree, in percent.
-    pub fn operations(&self) -> f64 {
-        100.0 * self.found / self.operations
+    /// Share of the inner operations, from bracket to bracket, that are a node of the tree, in percent; `None` where there are
+    /// none.
+    pub fn operations(&self) -> Option<f64> {
+        (self.operations > 0.0).then(|| 100.0 * self.found / self.operations)
     }
 }
 

@@ -21,6 +21,7 @@ const METHOD: &[&str] = &[
     "lr",
     "cv_lr",
     "batch_size",
+    "batches",
     "epochs",
     "steps",
     "preset",
@@ -123,15 +124,25 @@ fn on_sample(run: &Run) -> bool {
     run.config.get("data").and_then(|d| d.get("sample")) == Some(&Value::Bool(true))
 }
 
+/// Of ListOps, units and training split, which a heading names even where all runs agree: a number on symbols, or after
+/// training on drawn expressions, is none on characters or the official split.
+fn units_and_split(run: &Run) -> Vec<String> {
+    let split = run.setting("train_split").map(|split| format!("{split}-split"));
+    split.map_or(Vec::new(), |split| run.setting("units").into_iter().chain([split]).collect())
+}
+
 fn problem_title(run: &Run, vary: &BTreeSet<String>) -> String {
     let edition = run.setting("edition");
     let model = if cohort(run).is_some() { run.setting("preset").or_else(|| size(run)) } else { size(run) };
     let sample = on_sample(run).then(|| "(bundled sample)".to_string());
     let mut parts: Vec<String> = run.setting("dataset").into_iter().chain(sample).chain(edition).chain(model).collect();
+    let data = units_and_split(run);
+    let said = |key: &str| !data.is_empty() && ["units", "train_split"].contains(&key);
+    parts.extend_from_slice(&data);
     parts.extend(run.config.get("power").and_then(Value::as_f64).map(|p| format!("p={p}")));
     let named = ["dataset", "edition", "categorical_dim", "latent_dim", "power"];
     for (key, value) in run.config.iter().filter(|(k, v)| vary.contains(*k) && !v.is_null()) {
-        if !named.contains(&key.as_str()) && !METHOD.contains(&key.as_str()) {
+        if !named.contains(&key.as_str()) && !said(key) && !METHOD.contains(&key.as_str()) {
             parts.push(format!("{key}={}", show(value)));
         }
     }
@@ -224,6 +235,23 @@ fn differs(run: &Run, key: &str, theirs: &Value) -> Option<String> {
     (!equal).then(|| format!("{} {}, paper {}", key.replace('_', " "), show(ours), show(theirs)))
 }
 
+/// Settings that must be those of the published table, where it has them.
+const CONDITIONS: &[&str] = &[
+    "batch_size",
+    "activation",
+    // of ListOps
+    "batches",
+    "max_length",
+    "embedding_dim",
+    "hidden_dim",
+    "leaf",
+    "dropout",
+    "clip",
+    "lr_factor",
+    "validations",
+    "validate_every",
+];
+
 fn other_settings(group: &Group, table: &published::Table, column: &str) -> Option<String> {
     let run = group.first();
     if on_sample(run) {
@@ -255,7 +283,7 @@ fn other_settings(group: &Group, table: &published::Table, column: &str) -> Opti
         return Some("paper: gap 1".into());
     }
     let chosen = published::hyper(if table.table == 1 { "listops" } else { column }, &name);
-    let conditions = ["batch_size", "activation"].iter().filter_map(|k| Some((*k, paper(k)?.clone())));
+    let conditions = CONDITIONS.iter().filter_map(|k| Some((*k, paper(k)?.clone())));
     let chosen = chosen
         .into_iter()
         .flat_map(|h| [("optimizer", h.optimizer.clone().into()), ("lr", h.lr.into()), ("tau", h.tau.into())]);

@@ -118,6 +118,10 @@ impl Run {
         })?;
         let mut file: ConfigFile = parse(dir, "config.json", &text)?;
         file.config.retain(|key, _| !BOOKKEEPING.contains(&key.as_str()));
+        if file.family == "listops" {
+            // older runs do not say so: there was no choice
+            file.config.entry("batches").or_insert("bucketed".into());
+        }
         let outcome = match read(dir, "summary.json")? {
             Some(text) => Some(parse::<Outcome>(dir, "summary.json", &text)?).filter(|o| o.finished),
             None => None,

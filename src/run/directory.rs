@@ -184,6 +184,17 @@ impl Run {
         })
     }
 
+    /// What the binary kept in [`Checkpoint::state`].
+    ///
+    /// # Errors
+    /// [`Error::Run`] if it does not fit, as after a change of the binary; it names the file.
+    pub fn state<T: serde::de::DeserializeOwned>(&self, checkpoint: &Checkpoint) -> Result<T> {
+        serde_json::from_value(checkpoint.state.clone()).map_err(|e| {
+            let reason = format!("checkpoint/state.json is not what this binary writes: {e}");
+            refuse(&self.dir, reason, "move the directory away and start the run again")
+        })
+    }
+
     /// Whether Ctrl-C, SIGTERM or SIGHUP was seen: save, and return [`Error::Interrupted`].
     pub fn interrupted(&self) -> bool {
         interrupt::interrupted()

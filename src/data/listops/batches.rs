@@ -1,6 +1,7 @@
-//! From expressions to tensors: the length limit, batches of similar length, padding.
+//! From expressions to tensors: the length limit, the order of an epoch, padding.
 use super::{Example, Units};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 /// The published filter keeps expressions of fewer symbols than this.
@@ -47,11 +48,43 @@ impl Batch {
     }
 }
 
+/// Which examples share a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Batches {
+    /// Those of similar length, so that there is little padding
+    Bucketed,
+    /// Any: what the published code does by accident
+    Random,
+}
+
+impl Batches {
+    /// The order of one epoch, `batch` items a step, from permutations that `shuffle` draws.
+    ///
+    /// The published code asks torchtext 0.6 for buckets, whose `pool` sorts only with `sort_within_batch`; that defaults to
+    /// false for a training set, so that its batches are random ones: here the items as they were shuffled.
+    ///
+    /// # Errors
+    /// Those of `shuffle`.
+    pub fn order(
+        self,
+        lengths: &[usize],
+        batch: usize,
+        mut shuffle: impl FnMut(usize) -> Result<Vec<i64>>,
+    ) -> Result<Vec<i64>> {
+        let items = shuffle(lengths.len())?;
+        Ok(match self {
+            Batches::Random => items,
+            Batches::Bucketed => bucket(&items, lengths, batch, &shuffle(items.len() / batch)?),
+        })
+    }
+}
+
 /// The order of one epoch, `batch` items a step: examples of similar length together, batches in random order.
 ///
-/// `items` is a permutation of all examples, `lengths` says how long each is. As in the published code, pools of 100 batches
-/// are sorted by length (ties in the order of `items`) and cut into batches. `batches` permutes the whole batches of the
-/// epoch; the last one, where it is short, stays last.
+/// `items` is a permutation of all examples, `lengths` says how long each is. Pools of 100 batches are sorted by length (ties
+/// in the order of `items`) and cut into batches, as torchtext would with `sort_within_batch`. `batches` permutes the whole
+/// batches of the epoch; the last one, where it is short, stays last.
 ///
 /// # Panics
 /// Where `batches` is no permutation of the whole batches.

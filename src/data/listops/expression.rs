@@ -278,7 +278,11 @@ impl std::str::FromStr for Expression {
         }
         let expression = Expression::of(symbols);
         if round > 0 {
-            let joined = text.replace("[ ", "[");
+            let mut joined = String::new();
+            for word in text.split_ascii_whitespace() {
+                joined += word;
+                joined += if word == "[" { "" } else { " " };
+            }
             let official = expression.official();
             let mut pairs = joined.split_ascii_whitespace().zip(official.split_ascii_whitespace()).enumerate();
             if let Some((at, (got, expected))) = pairs.find(|(_, (a, b))| a != b) {

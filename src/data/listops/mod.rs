@@ -3,7 +3,8 @@
 //! Official files are `label<TAB>expression` lines without a header: `listops/valid.tsv` (1,000 lines) and
 //! `listops/test.tsv` (10,000), verified by SHA-256, and the training split (90,000), `listops/train.tsv` or
 //! `listops/train_d20s.tsv`. Where the training split is not at hand, expressions drawn by the same rule stand in for it
-//! ([`generate`]); where nothing is, all three are drawn, under the name `listops-generated`.
+//! ([`generate`]); where nothing is, all three are drawn, under the name `listops-generated`. A training file of another number
+//! of lines is read, but not taken for the official one.
 mod batches;
 mod expression;
 mod generate;
@@ -11,11 +12,13 @@ mod generate;
 use super::fetch;
 use super::images::{Fetch, Places, Source};
 use crate::{Error, Result};
-pub use batches::{Batch, LIMIT, bucket, shorter_than};
+pub use batches::{Batch, Batches, LIMIT, bucket, shorter_than};
 pub use expression::{CLOSE, DEEPEST, Expression, FIRST_OP, OPEN, Op, SYMBOLS};
 pub use generate::{TRAIN, generate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Folder below `THRUWAY_DATA` or the project's data folder.
@@ -48,6 +51,12 @@ pub enum Units {
     Tokens,
     /// The characters of the text, blanks included: what the published code does by accident
     Chars,
+}
+
+impl fmt::Display for Units {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if *self == Units::Tokens { "tokens" } else { "chars" })
+    }
 }
 
 /// The characters, by number.
@@ -110,10 +119,31 @@ impl Units {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// The official training file.
+    /// A training file with the official number of lines, [`TRAIN`].
     Official,
     /// Drawn by the original's rule: **not the official split**.
     Generated,
+    /// A training file of another number of lines: **not the official split**.
+    File,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Split::Official => "official",
+            Split::Generated => "generated",
+            Split::File => "file",
+        })
+    }
+}
+
+/// The file that training expressions were read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of its content.
+    pub sha256: String,
 }
 
 /// Three splits in memory.
@@ -127,6 +157,8 @@ pub struct ListOps {
     pub test: Vec<Example>,
     /// Where the training expressions came from.
     pub train_split: Split,
+    /// The training file; `None` where the expressions were drawn.
+    pub train_file: Option<TrainFile>,
     /// Where the validation and test files came from; `None` where they are generated too.
     pub source: Option<Source>,
 }
@@ -141,7 +173,8 @@ impl ListOps {
     /// beside them; draws `n` training expressions with `seed` where that is not there or `drawn` asks for it.
     ///
     /// # Errors
-    /// [`Error::Data`] for a file that is there but wrong; it names file, line, reason and remedy.
+    /// [`Error::Data`] for a file that is there but wrong; it names file, line, reason and remedy. A training file that does
+    /// not lie beside the other two is refused and not passed over, unless `drawn`.
     pub fn load(fetch: Fetch, drawn: bool, seed: u64, n: usize) -> Result<ListOps> {
         ListOps::load_from(fetch, &Places::from_env(), drawn, seed, n)
     }
@@ -157,6 +190,14 @@ impl ListOps {
             None if fetch == Fetch::Never => Err("fetching was not allowed".into()),
             None => fetch::fetch_listops(&places.project),
         };
+        let train_file = |folder: &Path| TRAIN_NAMES.iter().map(|name| folder.join(name)).find(|p| p.exists());
+        let beside = found.as_ref().ok().and_then(|found| train_file(&found.folder));
+        let mut folders = places.external.iter().chain([&places.project]).map(|root| root.join(FOLDER));
+        if let (false, None, Some(path)) = (drawn, &beside, folders.find_map(|folder| train_file(&folder))) {
+            let reason = format!("{} and {} are not beside it", VALID.0, TEST.0);
+            let remedy = "put all three into one folder, or have the training expressions drawn (--generated)".into();
+            return Err(Error::Data { path, reason, remedy });
+        }
         let found = match found {
             Ok(found) => found,
             Err(why) => {
@@ -169,16 +210,29 @@ impl ListOps {
                 let (valid, test) = rest.split_at(STAND_IN.0);
                 let train = generate(seed, n, &[&rest]);
                 let (valid, test) = (valid.to_vec(), test.to_vec());
-                return Ok(ListOps { train, valid, test, train_split: Split::Generated, source: None });
+                let train_split = Split::Generated;
+                return Ok(ListOps { train, valid, test, train_split, train_file: None, source: None });
             }
         };
         let (valid, test) = found.read()?;
-        let official = TRAIN_NAMES.iter().map(|name| found.folder.join(name)).find(|p| p.exists());
-        let (train, train_split) = match official {
-            Some(path) if !drawn => (read(&path)?, Split::Official),
-            _ => (generate(seed, n, &[&valid, &test]), Split::Generated),
+        let Some(path) = beside.filter(|_| !drawn) else {
+            let train = generate(seed, n, &[&valid, &test]);
+            let (train_split, train_file, source) = (Split::Generated, None, Some(found.source));
+            return Ok(ListOps { train, valid, test, train_split, train_file, source });
         };
-        Ok(ListOps { train, valid, test, train_split, source: Some(found.source) })
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let train = parse(&path, &bytes)?;
+        let held: HashSet<&Expression> = valid.iter().chain(&test).map(|e| &e.expression).collect();
+        let shared = train.iter().filter(|e| held.contains(&e.expression)).count();
+        if shared > 0 {
+            let (all, file) = (train.len(), path.display());
+            eprintln!(
+                "listops: {shared} of the {all} training expressions of {file} are validation or test expressions too"
+            );
+        }
+        let train_split = if train.len() == TRAIN { Split::Official } else { Split::File };
+        let train_file = Some(TrainFile { path, sha256: hex(&Sha256::digest(&bytes)) });
+        Ok(ListOps { train, valid, test, train_split, train_file, source: Some(found.source) })
     }
 }
 

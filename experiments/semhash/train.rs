@@ -15,7 +15,7 @@ use thruway::error::{Error, Result};
 use thruway::estimators::{Built, GradEstimator, Objective};
 use thruway::nn::bow::Bags;
 use thruway::nn::loss::number;
-use thruway::noise::{Noise, TorchNoise};
+use thruway::noise::TorchNoise;
 use thruway::optim::{Adam, Method as Optimizer, Settings};
 use thruway::run::seeding::SideStream;
 use thruway::run::{Checkpoint, Run, seeding};

@@ -10,7 +10,7 @@ SWEEP := $(BIN)/thruway sweep
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
-	bnn bnn-table1 semhash semhash-tables semhash-bench stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops \
+	bnn bnn-gpu30 bnn-table1 semhash semhash-tables semhash-bench stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops \
 	listops-table1 sbn-vae like-for-like like-for-like-more gradient-variance foust-deep foust-table1 gsb-table3
 
 help: ## list the targets
@@ -88,6 +88,10 @@ sbn-train: build ## binary networks on CIFAR-10: PSA and ST on 512 images, every
 
 bnn: build ## binary weights and activations on CIFAR-10, a quarter of the channels, 14 epochs, three noises (40 minutes each on one idle core)
 	$(SWEEP) experiments/bnn/sweeps/narrow.toml --jobs $(JOBS)
+
+bnn-gpu30: build ## the whole network under three noises, 30 epochs, one seed, beside the published end points (GPU; hours)
+	$(SWEEP) experiments/bnn/sweeps/gpu30.toml --jobs 1
+	$(BIN)/bnn tables runs/bnn/gpu30
 
 bnn-table1: build ## Table 1 of the straight-through paper: three noises, four seeds, 500 epochs (GPU; days)
 	$(SWEEP) experiments/bnn/sweeps/table1.toml --jobs 1

@@ -51,11 +51,16 @@ fn semhash_every_estimator_learns_and_leaves_a_complete_run() {
         );
         let last = finals(&run);
         let curve: Vec<(i64, f64)> = serde_json::from_value(last["curve"].clone()).unwrap();
-        assert_eq!(curve.iter().map(|p| p.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(last["train_loss_before_correction"].as_f64(), Some(curve[5].1));
-        assert_eq!(last["train_loss"].as_f64(), Some(curve[6].1));
+        assert_eq!(curve.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(last["train_loss_before_correction"].as_f64(), Some(curve[6].1));
+        assert_eq!(last["train_loss"].as_f64(), Some(curve[7].1));
+        let likely: Vec<(i64, f64)> = serde_json::from_value(last["curve_det"].clone()).unwrap();
+        assert!(likely.len() == 8 && likely[7].1 == last["train_loss_det"].as_f64().unwrap() && likely[7] != curve[7]);
+        // fresh parameters know less than the frequencies of the words, trained ones more
+        let unigram = last["unigram_loss"].as_f64().unwrap();
+        assert!(curve[0].1 > unigram && curve[7].1 < unigram, "{e}: {unigram} and {curve:?}");
         // seeds are fixed; an encoder that learns nothing stays within 2 nats of the frequencies of the words, about 357
-        let (first, end) = (curve[0].1, curve[6].1);
+        let (first, end) = (curve[1].1, curve[7].1);
         println!("{e}: {first:.1} -> {end:.1}, precision {}", last["precision_at_100"]);
         assert!(end < first - 20.0, "{e}: {first} to {end}");
         for name in ["test_loss", "precision_at_100", "distinct_codes", "precision_at_100_before_correction"] {
@@ -93,13 +98,17 @@ fn semhash_killed_and_resumed_is_the_same_run() {
 #[test]
 fn semhash_tables_hold_the_sentences_against_the_runs() {
     let place = tempfile::tempdir().unwrap();
+    // to below the loss of the frequencies of the words
+    let learns = "--epochs 3 --lr 0.01 --batch-size 20";
     for bits in [4, 8] {
         for (e, more) in
             [("arm", "--measure-every 1 --trials 12 --reference 20"), ("st", ""), ("det-st", ""), ("identity-st", "")]
         {
-            let arguments = format!("--estimator {e} --bits {bits} --epochs 3 {more} --out runs/{bits}/{e}/0");
+            let arguments = format!("--estimator {e} --bits {bits} {learns} {more} --out runs/{bits}/{e}/0");
             good(smoke(place.path(), &arguments).output().unwrap());
         }
+        let arguments = format!("--estimator st --control --bits {bits} {learns} --out runs/{bits}/st-control/0");
+        good(smoke(place.path(), &arguments).output().unwrap());
     }
     let readme = place.path().join("README.md");
     let marks = ["training", "retrieval", "accuracy-4", "accuracy-8", "claims"];
@@ -109,6 +118,19 @@ fn semhash_tables_hold_the_sentences_against_the_runs() {
     for sentence in ["no visible progress", "rapid improvement", "extra bias", "less correction", "wrong direction"] {
         assert!(text.contains(sentence), "{sentence}: {text}");
     }
+    for words in [
+        "% of the span",
+        "likely codes",
+        "| 8 | st, control | 1 |",
+        "by the reference's two halves",
+        "measurement: f32",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(text.matches("with the estimator itself not measured").count(), 2, "det-st has no control: {text}");
+    let (own, control) = ["st", "st-control"].map(|e| finals(&place.path().join(format!("runs/8/{e}/0")))).into();
+    assert_eq!(own["train_loss_before_correction"], control["train_loss_before_correction"]);
+    assert_ne!(own["train_loss"], control["train_loss"]);
     assert_eq!(text.matches("| 8 | det-st | 1 | 3 + 1 |").count(), 1, "{text}");
     let value = finals(&place.path().join("runs/8/st/0"))["precision_at_100"].as_f64().unwrap();
     assert!(text.contains(&format!("| {value:.3} |")), "{value}: {text}");
@@ -116,10 +138,47 @@ fn semhash_tables_hold_the_sentences_against_the_runs() {
         let svg = std::fs::read_to_string(place.path().join("figures").join(figure)).unwrap();
         assert!(svg.contains("8 bits") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
-    // two settings of one estimator are not to be mixed
-    good(smoke(place.path(), "--bits 8 --estimator st --epochs 1 --out runs/other").output().unwrap());
+    // a reader that leaves early ends it quietly
+    let mut child = semhash(place.path(), "tables runs").stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let o = child.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&o.stderr).contains("panicked") && o.status.code() == Some(141), "{o:?}");
+    // other settings are not to be mixed
+    for (flags, words) in [
+        ("--estimator psa --epochs 1 --lr 0.01 --batch-size 20", &["has epochs ", "1", "3", "as those of one sweep"]),
+        ("--estimator psa --epochs 3 --lr 0.02 --batch-size 20", &["has lr ", "0.01", "0.02", "as those of one sweep"]),
+    ] {
+        let _ = std::fs::remove_dir_all(place.path().join("runs/other"));
+        good(smoke(place.path(), &format!("--bits 8 {flags} --out runs/other")).output().unwrap());
+        let o = semhash(place.path(), "tables runs").output().unwrap();
+        let text = String::from_utf8_lossy(&o.stderr).into_owned();
+        assert!(o.status.code() == Some(1) && words.iter().all(|w| text.contains(w)), "{words:?}: {text}");
+    }
+    std::fs::remove_dir_all(place.path().join("runs/other")).unwrap();
+    // runs from before the span was recorded are valid, and nothing is concluded from their losses
+    for (bits, e) in
+        [4, 8].into_iter().flat_map(|b| ["arm", "st", "st-control", "det-st", "identity-st"].map(|e| (b, e)))
+    {
+        let file = place.path().join(format!("runs/{bits}/{e}/0/summary.json"));
+        let mut summary = read(&file);
+        let last = summary["final"].as_object_mut().unwrap();
+        assert!(["unigram_loss", "curve_det"].into_iter().all(|key| last.remove(key).is_some()));
+        std::fs::write(&file, summary.to_string()).unwrap();
+    }
     let o = semhash(place.path(), "tables runs").output().unwrap();
-    assert!(String::from_utf8_lossy(&o.stderr).contains("a second setting of st with 8 bits"));
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    good(o);
+    assert!(text.contains("no span") && text.contains("likely codes: not measured"), "{text}");
+}
+
+#[test]
+fn semhash_measures_all_batches_where_asked() {
+    let place = tempfile::tempdir().unwrap();
+    let sizes =
+        "--bits 4 --epochs 1 --measure-every 1 --measure-batches all --measure-batch-size 700 --trials 1 --reference 2";
+    good(smoke(place.path(), &format!("{sizes} --out run")).output().unwrap());
+    let rows = finals(&place.path().join("run"))["accuracy"].as_array().unwrap().clone();
+    assert!(rows.len() == 18 && rows.iter().all(|r| r["documents"] == 2000 && r["batches"] == 3), "{rows:?}");
 }
 
 #[test]
@@ -136,6 +195,19 @@ fn semhash_refuses_what_makes_no_sense() {
         ("--estimator det-st --tau 1", "det-st takes no --tau"),
         ("--estimator gumbel-softmax --tau 0", "tau must be"),
         ("--estimator st --measure-every 5", "--measure-every is for --estimator arm"),
+        ("--estimator st --trials 5", "--trials is for --estimator arm"),
+        ("--estimator psa --psa-trials 5", "--psa-trials is for --estimator arm"),
+        ("--estimator st --reference 10", "--reference is for --estimator arm"),
+        ("--estimator st --measure-batches all", "--measure-batches is for --estimator arm"),
+        (
+            "--measure-batches 21",
+            "--measure-batches must be at most the 20 batches of 100 in 2000 documents, or `all`, got 21",
+        ),
+        ("--measure-batches some", "a number or `all` is expected"),
+        ("--reference 3", "--reference must be even"),
+        ("--correction-epochs 0 --correction-samples 5", "--correction-samples is for the correction by ARM"),
+        ("--control --correction-samples 5", "--control has none"),
+        ("--control --correction-epochs 0", "--control is for a correction phase"),
         ("--trials 0", "--trials must be at least 1"),
         ("--reference 1", "--reference must be at least 2"),
         ("--words 0", "--words must be at least 1"),
@@ -179,7 +251,7 @@ fn semhash_bench_times_sparse_beside_dense() {
 #[test]
 fn semhash_sweep_files_hold_runs_that_the_binary_takes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (name, count) in [("bits8", 9), ("bits64", 9), ("bits256", 9), ("words2000", 18), ("short64", 6)] {
+    for (name, count) in [("bits8", 11), ("bits64", 11), ("bits256", 11), ("words2000", 24), ("short64", 6)] {
         let file = root.join(format!("experiments/semhash/sweeps/{name}.toml"));
         let mut c = Command::new(env!("CARGO_BIN_EXE_thruway"));
         let o = c.args(["sweep", "--dry-run"]).arg(&file).current_dir(std::env::temp_dir()).output().unwrap();

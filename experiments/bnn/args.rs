@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub weight_noise: Option<Shape>,
     /// Clip latent weights to the support of their noise after each step (Eq. 11); for uniform and triangular --weight-noise
-    /// [narrow with no --weight-noise: on]
+    /// [narrow with these: always on]
     #[arg(long)]
     pub clip: bool,
     /// Factor on the latent weights at the start; the paper's 1 makes theta uniform, more makes weights more certain
@@ -144,8 +144,9 @@ impl Config {
             }
         }
         let weight_noise = args.weight_noise.unwrap_or(if narrow { Shape::Uniform } else { Shape::Logistic });
-        let clip = args.clip || (narrow && args.weight_noise.is_none());
-        if clip && !matches!(weight_noise, Shape::Uniform | Shape::Triangular) {
+        let bounded = matches!(weight_noise, Shape::Uniform | Shape::Triangular);
+        let clip = args.clip || (narrow && bounded);
+        if clip && !bounded {
             return Err(Error::Usage("--clip is for --weight-noise uniform or triangular, whose support ends".into()));
         }
         let steps = optional("--steps", args.steps)?.or((smoke && args.epochs.is_none()).then_some(8));

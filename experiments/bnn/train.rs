@@ -31,8 +31,20 @@ struct Progress {
 }
 
 /// The rate of a step (from 0): a tenth after three fifths of the run, a hundredth after four fifths.
-fn rate(lr: f64, step: i64, last: i64) -> f64 {
+pub fn rate(lr: f64, step: i64, last: i64) -> f64 {
     [3, 4].iter().fold(lr, |lr, part| if 5 * step >= part * last { lr / 10.0 } else { lr })
+}
+
+/// Refuses batches of one image: normalisation takes N / (N - 1) times their variance, and the running statistics become NaN.
+fn check_batches(images: i64, batch: i64) -> Result<()> {
+    let remedy = match (batch, images) {
+        (1, _) => "give at least 2".to_string(),
+        (_, 1) => "give --train-size 2 or more".to_string(),
+        (_, n) if n % batch == 1 => format!("give --train-size {}, or another --batch-size", n - 1),
+        _ => return Ok(()),
+    };
+    let rule = "such that no batch is of a single image, which has no variance to normalise by";
+    Err(Error::range("--batch-size", rule, format!("{batch} for {images} training images: {remedy}")))
 }
 
 /// One step on one draw of weights and states; the mean loss and the number of right predictions.
@@ -50,6 +62,7 @@ pub fn run(args: Args) -> Result<()> {
     let config = Config::new(&args)?;
     let device = args.run.prepare()?;
     let images = Images::load(args.dataset, &config, device)?;
+    check_batches(images.train.len(), config.batch_size)?;
     let network = Network::new(&config, device)?;
     let mut adam = Adam::new(Method::Adam, Settings { lr: config.lr, ..Settings::default() }, network.params().iter())?;
     let mut recorded = serde_json::to_value(&config)?;

@@ -3,6 +3,7 @@ use crate::method::Method;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::str::FromStr;
 use thruway::error::{Error, Result};
 use thruway::nn::bow::Precision;
 use thruway::report::TablesArgs;
@@ -61,9 +62,13 @@ pub struct Args {
     /// Epochs of the correction phase after them [default: 50 (Section 5: half as many)]
     #[arg(long, allow_hyphen_values = true)]
     pub correction_epochs: Option<i64>,
-    /// Pairs of ARM whose mean is taken in the correction phase (Section 5)
-    #[arg(long, default_value_t = 10, allow_hyphen_values = true)]
-    pub correction_samples: i64,
+    /// Pairs of ARM whose mean is taken in the correction phase [default: 10 (Section 5)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub correction_samples: Option<i64>,
+    /// Go on with the estimator itself in the correction phase, Adam started afresh all the same: what ARM's correction is held
+    /// against
+    #[arg(long)]
+    pub control: bool,
     /// Steps to train; with the epochs the first reached ends the run
     #[arg(long, allow_hyphen_values = true)]
     pub steps: Option<i64>,
@@ -71,23 +76,46 @@ pub struct Args {
     /// [default: 20 for arm (Appendix D.1: 100, of 1000)]
     #[arg(long, allow_hyphen_values = true)]
     pub measure_every: Option<i64>,
-    /// Batches of the measurement (Appendix D.1: all)
-    #[arg(long, default_value_t = 1, allow_hyphen_values = true)]
-    pub measure_batches: i64,
-    /// Documents of each
-    #[arg(long, default_value_t = 100, allow_hyphen_values = true)]
-    pub measure_batch_size: i64,
-    /// Estimates of each batch (Appendix D.1)
-    #[arg(long, default_value_t = 100, allow_hyphen_values = true)]
-    pub trials: i64,
+    /// Batches of the measurement, or `all` there are (Appendix D.1: all) [default: 1]
+    #[arg(long, value_name = "N|all", allow_hyphen_values = true)]
+    pub measure_batches: Option<Batches>,
+    /// Documents of each [default: 100]
+    #[arg(long, allow_hyphen_values = true)]
+    pub measure_batch_size: Option<i64>,
+    /// Products of the output layer in the measurement, whatever they are in training [default: f32]
+    #[arg(long, value_enum)]
+    pub measure_precision: Option<Precision>,
+    /// Estimates of each batch [default: 100 (Appendix D.1)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub trials: Option<i64>,
     /// The same for psa, which costs n + 1 evaluations each [default: --trials / 10]
     #[arg(long, allow_hyphen_values = true)]
     pub psa_trials: Option<i64>,
-    /// Pairs of ARM in the reference gradient (Appendix D.1)
-    #[arg(long, default_value_t = 1000, allow_hyphen_values = true)]
-    pub reference: i64,
+    /// Pairs of ARM in the reference gradient, an even number [default: 1000 (Appendix D.1)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub reference: Option<i64>,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// How many batches are measured.
+#[derive(Debug, Clone, Copy)]
+pub enum Batches {
+    /// All of the training part.
+    All,
+    /// So many.
+    Some(i64),
+}
+
+impl FromStr for Batches {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Batches, String> {
+        match text {
+            "all" => Ok(Batches::All),
+            _ => text.parse().map(Batches::Some).map_err(|_| "a number or `all` is expected".into()),
+        }
+    }
 }
 
 /// Besides a run.
@@ -135,8 +163,10 @@ pub struct BenchArgs {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Measure {
     pub every: i64,
-    pub batches: i64,
+    /// `None`: all there are.
+    pub batches: Option<i64>,
     pub batch_size: i64,
+    pub precision: Precision,
     pub trials: i64,
     pub psa_trials: i64,
     pub reference: i64,
@@ -156,6 +186,8 @@ pub struct Config {
     pub epochs: i64,
     pub correction_epochs: i64,
     pub correction_samples: i64,
+    /// Whether the estimator itself corrects.
+    pub control: bool,
     pub steps: Option<i64>,
     /// Draws from a stream of its own and changes no number of the training.
     pub measure: Option<Measure>,
@@ -183,19 +215,42 @@ impl Config {
         if !(args.lr.is_finite() && args.lr > 0.0) {
             return Err(Error::range("--lr", "positive and finite", args.lr));
         }
+        let trials = at_least(1, "--trials", args.trials.unwrap_or(100))?;
         let measure = Measure {
             every: at_least(0, "--measure-every", args.measure_every.unwrap_or(20))?,
-            batches: at_least(1, "--measure-batches", args.measure_batches)?,
-            batch_size: at_least(1, "--measure-batch-size", args.measure_batch_size)?,
-            trials: at_least(1, "--trials", args.trials)?,
-            psa_trials: at_least(1, "--psa-trials", args.psa_trials.unwrap_or((args.trials / 10).max(1)))?,
-            reference: at_least(2, "--reference", args.reference)?,
+            batches: match args.measure_batches.unwrap_or(Batches::Some(1)) {
+                Batches::All => None,
+                Batches::Some(n) => Some(at_least(1, "--measure-batches", n)?),
+            },
+            batch_size: at_least(1, "--measure-batch-size", args.measure_batch_size.unwrap_or(100))?,
+            precision: args.measure_precision.unwrap_or(Precision::F32),
+            trials,
+            psa_trials: at_least(1, "--psa-trials", args.psa_trials.unwrap_or((trials / 10).max(1)))?,
+            reference: at_least(2, "--reference", args.reference.unwrap_or(1000))?,
         };
+        if measure.reference % 2 == 1 {
+            return Err(Error::range("--reference", "even: its halves tell its own error", measure.reference));
+        }
         let arm = args.estimator == Method::Arm;
-        if !arm && args.measure_every.is_some_and(|n| n > 0) {
-            return Err(Error::Usage(
-                "--measure-every is for --estimator arm, whose trajectory all are measured on".into(),
-            ));
+        let of_measurement = [
+            ("--measure-every", args.measure_every.is_some_and(|n| n > 0)),
+            ("--measure-batches", args.measure_batches.is_some()),
+            ("--measure-batch-size", args.measure_batch_size.is_some()),
+            ("--measure-precision", args.measure_precision.is_some()),
+            ("--trials", args.trials.is_some()),
+            ("--psa-trials", args.psa_trials.is_some()),
+            ("--reference", args.reference.is_some()),
+        ];
+        if let Some((flag, _)) = of_measurement.iter().find(|(_, given)| !arm && *given) {
+            let reason = format!("{flag} is for --estimator arm, whose trajectory all are measured on");
+            return Err(Error::Usage(reason));
+        }
+        if args.correction_samples.is_some() && (correction == 0 || args.control) {
+            let why = if args.control { "--control has none" } else { "--correction-epochs 0 leaves none" };
+            return Err(Error::Usage(format!("--correction-samples is for the correction by ARM: {why}")));
+        }
+        if args.control && correction == 0 {
+            return Err(Error::Usage("--control is for a correction phase: --correction-epochs 0 leaves none".into()));
         }
         Ok(Config {
             estimator: args.estimator,
@@ -208,7 +263,8 @@ impl Config {
             batch_size: at_least(1, "--batch-size", args.batch_size)?,
             epochs,
             correction_epochs: correction,
-            correction_samples: at_least(1, "--correction-samples", args.correction_samples)?,
+            correction_samples: at_least(1, "--correction-samples", args.correction_samples.unwrap_or(10))?,
+            control: args.control,
             steps: args.steps.map(|n| at_least(1, "--steps", n)).transpose()?,
             measure: (arm && measure.every > 0).then_some(measure),
         })
@@ -216,6 +272,6 @@ impl Config {
 
     /// The estimator as tables and paths name it: with its temperature, where it has one of its own.
     pub fn label(&self) -> String {
-        crate::measure::label(self.estimator, self.tau)
+        crate::measure::label(self.estimator, self.tau) + if self.control { "-control" } else { "" }
     }
 }

@@ -29,6 +29,16 @@ impl Data {
         Ok(Data { vocabulary: words as i64, train: kept.train, test: kept.test, name, omitted })
     }
 
+    /// Mean loss of a training document, nats, where nothing but the frequencies of the words in the training part is known: what a
+    /// code that says nothing comes to.
+    pub fn unigram_loss(&self) -> f64 {
+        let mut counts = vec![0.0f64; self.vocabulary as usize];
+        self.train.words.iter().zip(&self.train.counts).for_each(|(w, c)| counts[*w as usize] += f64::from(*c));
+        let total: f64 = counts.iter().sum();
+        let sum: f64 = counts.iter().filter(|c| **c > 0.0).map(|c| c * (total / c).ln()).sum();
+        sum / self.train.len() as f64
+    }
+
     /// These documents of a part, as tensors.
     pub fn bags(&self, part: &Documents, rows: &[i64], device: Device) -> Result<Bags> {
         let (mut starts, mut words, mut counts) = (vec![0], vec![], vec![]);

@@ -49,7 +49,9 @@ pub fn all(runs: &Runs) -> Vec<(String, String)> {
 
 fn loss(runs: &Runs, bits: i64) -> Panel {
     let curve = |(i, name): (usize, &&str)| {
-        let dots: Vec<Dot> = runs.curve(bits, name)?.into_iter().map(|(x, y)| (x, y, None)).collect();
+        // the loss of fresh parameters, of which nothing is known of the words, would flatten all others
+        let trained = runs.curve(bits, name, "curve")?.into_iter().filter(|p| p.0 > 0.0);
+        let dots: Vec<Dot> = trained.map(|(x, y)| (x, y, None)).collect();
         (dots.len() > 1).then_some((i, dots))
     };
     let curves = ORDER.iter().enumerate().filter_map(curve).collect();

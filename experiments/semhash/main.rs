@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod claims;
+mod correction;
 mod documents;
 mod figures;
 mod measure;

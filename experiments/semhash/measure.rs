@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 use thruway::error::Result;
 use thruway::estimators::{Built, GradEstimator};
-use thruway::nn::bow::Bags;
+use thruway::nn::bow::{Bags, Precision};
 use thruway::noise::Noise;
 use thruway::report::stats::central_interval;
 
@@ -40,6 +40,13 @@ pub struct Row {
     pub trials: i64,
     /// Pairs of ARM behind the reference gradient.
     pub reference: i64,
+    /// Kind of the output layer's products here; a run from before it was recorded: that of its training.
+    #[serde(default)]
+    pub precision: Option<Precision>,
+    /// Cosine of the true gradient with the reference, estimated from the two halves of the reference; where there is one, every
+    /// metric here is freed from the reference's own error.
+    #[serde(default)]
+    pub ceiling: Option<f64>,
     /// `sqrt(mean |g|^2)` over the batches, nats a document: minus the best expected improvement there can be.
     pub norm: f64,
     /// `E <g, g^> / (|g| |g^|)`.
@@ -63,8 +70,10 @@ pub struct Effort {
     pub trials: i64,
     /// Estimates of PSA, which costs n + 1 evaluations each.
     pub psa_trials: i64,
-    /// Pairs of ARM in the reference.
+    /// Pairs of ARM in the reference, an even number.
     pub reference: i64,
+    /// Kind of the output layer's products: differences of losses are small beside the losses, and rounding is not.
+    pub precision: Precision,
 }
 
 /// An estimate in the logits `[B, n]`, of the mean loss of the documents.
@@ -73,16 +82,18 @@ pub fn estimate(
     model: &Model,
     bags: &Bags,
     logits: &Tensor,
+    precision: Precision,
     noise: &mut dyn Noise,
 ) -> Result<Tensor> {
     let leaf = logits.detach().f_set_requires_grad(true)?;
-    let loss = estimator.surrogate_loss(&leaf, &model.reconstruction(bags).frozen(), noise)?;
+    let f = model.reconstruction(bags).frozen().in_precision(precision);
+    let loss = estimator.surrogate_loss(&leaf, &f, noise)?;
     let loss = loss.f_mean(loss.kind())?;
     Ok(Tensor::f_run_backward(&[loss], &[&leaf], false, false)?.remove(0))
 }
 
 /// The same in the encoder's parameters, as one vector.
-fn in_parameters(model: &Model, logits: &Tensor, at_logits: &Tensor) -> Result<Tensor> {
+pub fn in_parameters(model: &Model, logits: &Tensor, at_logits: &Tensor) -> Result<Tensor> {
     let total = (logits * at_logits).f_sum(logits.kind())?;
     let all = Tensor::f_run_backward(&[total], &model.encoder(), true, false)?;
     let flat = all.iter().map(|t| t.f_reshape([-1])).collect::<std::result::Result<Vec<_>, _>>()?;
@@ -91,6 +102,37 @@ fn in_parameters(model: &Model, logits: &Tensor, at_logits: &Tensor) -> Result<T
 
 fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(a.f_dot(b)?.f_double_value(&[])?)
+}
+
+/// The reference gradient of one batch.
+pub struct Reference {
+    /// Mean of all pairs, in the encoder's parameters: unbiased, so its products with independent estimates are too.
+    pub gradient: Tensor,
+    /// `|g|^2` of the true gradient, unbiased: the product of the means of two halves. That of the mean with itself has the
+    /// reference's variance on top.
+    pub square: f64,
+}
+
+/// Means of `pairs` estimates of ARM.
+pub fn reference(
+    model: &Model,
+    bags: &Bags,
+    logits: &Tensor,
+    pairs: i64,
+    precision: Precision,
+    noise: &mut dyn Noise,
+) -> Result<Reference> {
+    let arm = Method::Arm.build(None)?;
+    let half = pairs / 2;
+    let mut halves = vec![];
+    for _ in 0..2 {
+        let mut sum = logits.detach().f_zeros_like()?.f_to_kind(Kind::Double)?;
+        for _ in 0..half {
+            sum += estimate(&arm, model, bags, logits, precision, noise)?;
+        }
+        halves.push(in_parameters(model, logits, &(sum / half as f64).f_to_kind(logits.kind())?)?);
+    }
+    Ok(Reference { gradient: (&halves[0] + &halves[1]) * 0.5, square: dot(&halves[0], &halves[1])? })
 }
 
 /// Inner product with the true gradient, squared lengths of the estimate and of the true gradient.
@@ -110,7 +152,8 @@ pub fn summarise(trials: &[Trial]) -> Option<Row> {
     let mean = |f: &dyn Fn(&Trial) -> f64| trials.iter().map(f).sum::<f64>() / n;
     // an estimate of exactly 0 has no direction: cosine 0
     let cosine = |t: &Trial| if t.square * t.truth > 0.0 { t.inner / (t.square * t.truth).sqrt() } else { 0.0 };
-    let error = |t: &Trial| (t.square - 2.0 * t.inner + t.truth).max(0.0).sqrt();
+    let square_error = |t: &Trial| t.square - 2.0 * t.inner + t.truth;
+    let error = |t: &Trial| square_error(t).max(0.0).sqrt();
     let scale = mean(&|t| t.square).sqrt().max(f64::MIN_POSITIVE);
     let band = |f: &dyn Fn(&Trial) -> f64| {
         let values: Vec<f64> = trials.iter().map(f).collect();
@@ -123,12 +166,14 @@ pub fn summarise(trials: &[Trial]) -> Option<Row> {
         batches: 0,
         trials: 0,
         reference: 0,
-        norm: mean(&|t| t.truth).sqrt(),
+        precision: None,
+        ceiling: None,
+        norm: mean(&|t| t.truth).max(0.0).sqrt(),
         cosine: mean(&cosine),
         cosine_band: band(&cosine),
         improvement: -mean(&|t| t.inner) / scale,
         improvement_band: band(&|t| -t.inner / scale),
-        rmse: mean(&|t| error(t).powi(2)).sqrt(),
+        rmse: mean(&square_error).max(0.0).sqrt(),
         rmse_band: band(&error),
         negative: mean(&|t| f64::from(u8::from(cosine(t) < 0.0))),
     })
@@ -143,22 +188,20 @@ pub fn measure(
     noise: &mut dyn Noise,
     say: &dyn Fn(&str),
 ) -> Result<Vec<Row>> {
-    let arm = Method::Arm.build(None)?;
     let mut all: Vec<Vec<Trial>> = vec![vec![]; CANDIDATES.len()];
+    let (mut true_square, mut its_square) = (0.0, 0.0);
     for bags in batches {
         let logits = model.logits(bags, false)?;
-        let mut sum = logits.detach().f_zeros_like()?.f_to_kind(Kind::Double)?;
-        for _ in 0..effort.reference {
-            sum += estimate(&arm, model, bags, &logits, noise)?;
-        }
-        let truth = in_parameters(model, &logits, &(sum / effort.reference as f64).f_to_kind(logits.kind())?)?;
-        let square = dot(&truth, &truth)?;
+        let Reference { gradient, square } =
+            reference(model, bags, &logits, effort.reference, effort.precision, noise)?;
+        true_square += square;
+        its_square += dot(&gradient, &gradient)?;
         for ((method, tau), trials) in CANDIDATES.iter().zip(&mut all) {
             let estimator = method.build(*tau)?;
             for _ in 0..effort.of(*method) {
-                let at_logits = estimate(&estimator, model, bags, &logits, noise)?;
+                let at_logits = estimate(&estimator, model, bags, &logits, effort.precision, noise)?;
                 let g = in_parameters(model, &logits, &at_logits)?;
-                trials.push(Trial { inner: dot(&truth, &g)?, square: dot(&g, &g)?, truth: square });
+                trials.push(Trial { inner: dot(&gradient, &g)?, square: dot(&g, &g)?, truth: square });
             }
         }
     }
@@ -171,6 +214,8 @@ pub fn measure(
             batches: batches.len() as i64,
             trials: effort.of(*method),
             reference: effort.reference,
+            precision: Some(effort.precision),
+            ceiling: Some((true_square / its_square.max(f64::MIN_POSITIVE)).max(0.0).sqrt()),
             ..summarise(&trials)?
         })
     });

@@ -2,9 +2,11 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use thruway::dist::bernoulli::{self, Code};
+use thruway::dist::binary::{BinaryNoise, Shape};
 use thruway::error::{Error, Result};
 use thruway::estimators::{BooleanDropIn, Built, Estimator, Knobs, Placed, Tau};
 use thruway::noise::Noise;
+use thruway::sbn::{Proxy, Units, sign};
 
 /// What gives the encoder its gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
@@ -54,43 +56,36 @@ impl Method {
             Method::DetSt | Method::IdentitySt if tau.is_some() => {
                 Err(Error::Usage(format!("{} takes no --tau", self.name())))
             }
-            Method::DetSt => Ok(Built::Boolean(Box::new(DeterministicSt))),
-            Method::IdentitySt => Ok(Built::Boolean(Box::new(IdentitySt))),
+            Method::DetSt => Ok(Built::Boolean(Box::new(Variant::new(Proxy::Matched, true)))),
+            Method::IdentitySt => Ok(Built::Boolean(Box::new(Variant::new(Proxy::Identity, false)))),
         }
     }
 }
 
-/// `x = 1[a >= 0]`, derivative `F'(a) = p (1 - p)`.
-struct DeterministicSt;
+/// A variant of Algorithm 1 on a layer of units: without noise, or with another derivative than its own.
+struct Variant {
+    units: Units,
+    deterministic: bool,
+}
 
-impl BooleanDropIn for DeterministicSt {
-    fn code(&self) -> Code {
-        Code::ZeroOne
-    }
-
-    fn place(&self, logits: &Tensor, bits: Option<&Tensor>, _: &mut dyn Noise) -> Result<Placed> {
-        let p = logits.f_sigmoid()?;
-        let bits = match bits {
-            Some(bits) => bits.shallow_clone(),
-            None => logits.f_ge(0.0)?.f_to_kind(logits.kind())?,
-        };
-        Ok(Placed { bits, value: None, factor: &p * (p.f_neg()? + 1.0) })
+impl Variant {
+    fn new(proxy: Proxy, deterministic: bool) -> Variant {
+        let units = Units { noise: BinaryNoise::new(Shape::Logistic), proxy, code: Code::ZeroOne };
+        Variant { units, deterministic }
     }
 }
 
-/// A drawn bit with derivative 1.
-struct IdentitySt;
-
-impl BooleanDropIn for IdentitySt {
+impl BooleanDropIn for Variant {
     fn code(&self) -> Code {
-        Code::ZeroOne
+        self.units.code
     }
 
     fn place(&self, logits: &Tensor, bits: Option<&Tensor>, noise: &mut dyn Noise) -> Result<Placed> {
         let bits = match bits {
             Some(bits) => bits.shallow_clone(),
+            None if self.deterministic => Code::PlusMinus.decode(&sign(logits)?)?,
             None => bernoulli::draw(&logits.f_sigmoid()?, 1, noise)?.0.f_squeeze_dim(0)?,
         };
-        Ok(Placed { bits, value: None, factor: logits.f_ones_like()? })
+        Ok(Placed { bits, value: None, factor: self.units.slope(logits)? })
     }
 }

@@ -59,8 +59,8 @@ impl Model {
     }
 
     /// Reconstruction losses of codes `[M, B, n]` -> `[M, B]`.
-    fn nll(&self, x: &Tensor, bags: &Bags) -> Result<Tensor> {
-        match self.precision {
+    fn nll(&self, x: &Tensor, bags: &Bags, precision: Precision) -> Result<Tensor> {
+        match precision {
             Precision::F32 => multinomial_nll(&self.decode(x)?, bags),
             Precision::Bf16 => {
                 let h = self.hidden.forward(x)?.f_relu()?;
@@ -71,7 +71,7 @@ impl Model {
 
     /// The reconstruction loss of these documents as a function of their codes.
     pub fn reconstruction<'a>(&'a self, bags: &'a Bags) -> Reconstruction<'a> {
-        Reconstruction { model: self, bags, frozen: false }
+        Reconstruction { model: self, bags, frozen: false, precision: self.precision }
     }
 }
 
@@ -80,6 +80,7 @@ pub struct Reconstruction<'a> {
     model: &'a Model,
     bags: &'a Bags,
     frozen: bool,
+    precision: Precision,
 }
 
 impl Reconstruction<'_> {
@@ -88,8 +89,13 @@ impl Reconstruction<'_> {
         Reconstruction { frozen: true, ..self }
     }
 
+    /// With the products of the output layer in another kind than the model's.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Reconstruction { precision, ..self }
+    }
+
     fn values(&self, x: &Tensor) -> Result<Tensor> {
-        self.model.nll(x, self.bags)
+        self.model.nll(x, self.bags, self.precision)
     }
 }
 

@@ -18,6 +18,20 @@ pub fn rank(name: &str) -> usize {
     ORDER.iter().position(|o| *o == name).unwrap_or(ORDER.len())
 }
 
+/// Settings that all runs of a table share: everything but estimator, its temperature, bits and seed.
+const SHARED: [&str; 10] = [
+    "dataset",
+    "words",
+    "hidden_dim",
+    "precision",
+    "lr",
+    "batch_size",
+    "epochs",
+    "correction_epochs",
+    "correction_samples",
+    "steps",
+];
+
 /// Finished runs that differ in bits and estimator alone, and what was measured along those of ARM.
 pub struct Runs {
     /// By bits and the estimator's rank and name.
@@ -45,10 +59,22 @@ impl Runs {
         Spread::of(&self.get(bits, name)?.values(metric)?)
     }
 
-    /// Evaluations along a run of the first seed: (epoch, training loss).
-    pub fn curve(&self, bits: i64, name: &str) -> Option<Vec<(f64, f64)>> {
-        let value = self.get(bits, name)?.first().outcome.as_ref()?.metrics.get("curve")?;
+    /// Evaluations along a run of the first seed: (epoch, training loss), with drawn codes (`curve`) or the more probable ones
+    /// (`curve_det`).
+    pub fn curve(&self, bits: i64, name: &str, which: &str) -> Option<Vec<(f64, f64)>> {
+        let value = self.get(bits, name)?.first().outcome.as_ref()?.metrics.get(which)?;
         serde_json::from_value(value.clone()).ok()
+    }
+
+    /// What there is to gain with so many bits, nats: from the loss of the frequencies of the words alone to the lowest training loss
+    /// of all runs. `None` where no run has the former.
+    pub fn span(&self, bits: i64) -> Option<f64> {
+        let groups = || self.groups.iter().filter(|(k, _)| k.0 == bits).map(|(k, g)| (&k.2, g));
+        let unigram = groups().find_map(|(_, g)| g.first().metric("unigram_loss"))?;
+        let finals = groups().flat_map(|(_, g)| g.runs.iter().filter_map(|r| r.metric("train_loss")));
+        let along = groups().filter_map(|(name, _)| self.curve(bits, name, "curve")).flatten().map(|p| p.1);
+        let best = finals.chain(along).fold(f64::INFINITY, f64::min);
+        (best < unigram).then_some(unigram - best)
     }
 
     /// What was measured of one estimator, in the order of the epochs.
@@ -86,6 +112,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
 
 fn sort(found: Vec<Group>) -> Result<Runs> {
     let (mut groups, mut accuracy) = (BTreeMap::new(), BTreeMap::new());
+    let mut shared: Option<Vec<Option<String>>> = None;
     for g in found {
         let run = g.first();
         let refuse =
@@ -97,9 +124,19 @@ fn sort(found: Vec<Group>) -> Result<Runs> {
         let Ok(bits) = of("bits").parse::<i64>() else {
             return refuse("has no bits".into(), "give runs of semhash alone");
         };
+        // under --control ARM's samples are not used
+        let settings = || SHARED.iter().map(|key| run.setting(key)).collect::<Vec<_>>();
+        let first = shared.get_or_insert_with(settings);
+        if let Some((key, (a, b))) = SHARED.iter().zip(first.iter().zip(&settings())).find(|(_, (a, b))| a != b) {
+            let show = |v: &Option<String>| v.clone().unwrap_or("none".into());
+            let reason = format!("has {key} {}, another run {}", show(b), show(a));
+            return refuse(reason, "give runs that differ in estimator, bits and seed alone, as those of one sweep");
+        }
         let mut name = of("estimator");
         name += &run.setting("tau").map(|t| format!("-{}", t.trim_end_matches(".0"))).unwrap_or_default();
-        if let Some(rows) = run.outcome.as_ref().and_then(|o| o.metrics.get("accuracy")) {
+        let control = of("control") == "true";
+        name += if control { ", control" } else { "" };
+        if let Some(rows) = run.outcome.as_ref().filter(|_| !control).and_then(|o| o.metrics.get("accuracy")) {
             let rows: Vec<Row> = serde_json::from_value(rows.clone())?;
             if !rows.is_empty() {
                 accuracy.insert(bits, rows);
@@ -148,6 +185,8 @@ fn training(runs: &Runs) -> Table {
         "train, after",
         "test, before",
         "test, after",
+        "train, likely codes, before",
+        "train, likely codes, after",
         "steps/s",
     ];
     let rows = runs.groups.iter().map(|((bits, _, name), g)| {
@@ -155,7 +194,14 @@ fn training(runs: &Runs) -> Table {
         let mut row = vec![bits.to_string(), name.clone(), g.runs.len().to_string()];
         row.push(format!("{} + {}", of("epochs"), of("correction_epochs")));
         row.extend([of("batch_size"), of("precision")]);
-        for metric in ["train_loss_before_correction", "train_loss", "test_loss_before_correction", "test_loss"] {
+        for metric in [
+            "train_loss_before_correction",
+            "train_loss",
+            "test_loss_before_correction",
+            "test_loss",
+            "train_loss_det_before_correction",
+            "train_loss_det",
+        ] {
             row.push(cell(runs.spread(*bits, name, metric), 1));
         }
         let rates: Vec<f64> = g.outcomes().filter_map(|o| o.steps_per_second).collect();
@@ -164,8 +210,19 @@ fn training(runs: &Runs) -> Table {
     });
     let mut notes = data_note(runs);
     notes.push(
-        "One draw of the code for each document; the rate is the median over all steps of a run, of both phases".into(),
+        "One draw of the code for each document, or, likely codes, the more probable value of each bit, which is what det-st trains; \
+         the rate is the median over all steps of a run, of both phases"
+            .into(),
     );
+    if let Some(loss) = runs.groups.values().find_map(|g| g.first().metric("unigram_loss")) {
+        notes.push(format!(
+            "A code that says nothing comes to {loss:.1} in training: the frequencies of the words alone"
+        ));
+    }
+    if runs.groups.keys().any(|k| k.2.ends_with("control")) {
+        notes
+            .push("control: the second phase goes on with the estimator itself, Adam started afresh as for ARM".into());
+    }
     Table {
         name: "training".into(),
         title: "Reconstruction loss before and after the correction by ARM".into(),
@@ -204,11 +261,28 @@ fn retrieval(runs: &Runs) -> Table {
     Table { name: "retrieval".into(), title: "Precision at 100 by group".into(), columns, rows, notes }
 }
 
-/// How far the reference itself is from the gradient.
+/// How far the reference itself is from the gradient, and what is done about it.
 fn own_error(rows: &[&Row]) -> String {
     let each = rows.iter().filter(|r| r.method == "arm");
-    let each = each.map(|r| format!("{:.3} at epoch {}", r.rmse / (r.reference as f64).sqrt(), r.epoch));
-    format!("Error of the reference, RMSE of arm over the root of its pairs: {}", each.collect::<Vec<_>>().join(", "))
+    let each = each.map(|r| match r.ceiling {
+        Some(c) => format!("cosine {c:.3} at epoch {}", r.epoch),
+        // about, from the lengths alone: |g|^2 without the variance of the reference
+        None => {
+            let error = r.rmse.powi(2) / r.reference as f64;
+            let ceiling = (1.0 - error / r.norm.powi(2)).max(0.0).sqrt();
+            format!("{:.3}, so a cosine of about {ceiling:.3} at most, at epoch {}", error.sqrt(), r.epoch)
+        }
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    match rows.iter().any(|r| r.ceiling.is_some()) {
+        true => format!(
+            "The true gradient and the reference, by the reference's two halves: {each}. All figures are freed from that error: the \
+             cosine can be 1, and exceed it by chance"
+        ),
+        false => {
+            format!("Error of the reference, RMSE of arm over the root of its pairs: {each}. The figures carry it")
+        }
+    }
 }
 
 /// One table for each number of bits: the last measurement, and the cosine at all of them.
@@ -247,6 +321,10 @@ fn accuracy(runs: &Runs) -> Vec<Table> {
                  ARM-{}; [the central 70 % of the trials]; expected improvement: lower is better",
                     first.documents, first.batches, first.reference
                 ),
+                match first.precision {
+                    Some(p) => format!("Output layer of the measurement: {}", format!("{p:?}").to_lowercase()),
+                    None => "The output layer of the measurement is that of the training, whatever its rounding".into(),
+                },
             ],
         }
     };

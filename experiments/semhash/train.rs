@@ -1,5 +1,6 @@
 //! Both phases of training, and evaluation.
-use crate::args::{Args, Config};
+use crate::args::{Args, Config, Measure};
+use crate::correction::repeated;
 use crate::documents::{Data, rows};
 use crate::measure::{self, Effort, Row};
 use crate::method::Method;
@@ -14,7 +15,7 @@ use thruway::error::{Error, Result};
 use thruway::estimators::{Built, GradEstimator, Objective};
 use thruway::nn::bow::Bags;
 use thruway::nn::loss::number;
-use thruway::noise::{Noise, TorchNoise};
+use thruway::noise::TorchNoise;
 use thruway::optim::{Adam, Method as Optimizer, Settings};
 use thruway::run::seeding::SideStream;
 use thruway::run::{Checkpoint, Run, seeding};
@@ -33,46 +34,14 @@ struct Progress {
     /// Sum of the losses of the epoch so far, over documents; and their number.
     sum: f64,
     documents: f64,
-    /// Evaluations so far: epoch, training loss.
+    /// Evaluations so far, the start among them: epoch, training loss; with drawn codes, and with the more probable ones.
     curve: Vec<(i64, f64)>,
+    curve_det: Vec<(i64, f64)>,
     /// Measurements so far, and the epochs they were made after.
     accuracy: Vec<Row>,
     measured: Vec<i64>,
     /// Metrics for the summary.
     last: Map<String, Value>,
-}
-
-/// Gives the logits `pairs` estimates of ARM and takes their mean; the decoder gets its own gradient at the first pair. Returns
-/// the mean loss over draws of the first pair.
-///
-/// One after the other, so that the scores of one pair at a time are in memory.
-fn repeated(
-    estimator: &Built,
-    model: &Model,
-    bags: &Bags,
-    logits: &Tensor,
-    times: i64,
-    noise: &mut dyn Noise,
-) -> Result<f64> {
-    let leaf = logits.detach().f_set_requires_grad(true)?;
-    let mut value = 0.0;
-    let weight = 1.0 / (bags.len() * times) as f64;
-    for k in 0..times {
-        let f = model.reconstruction(bags);
-        let f = if k == 0 { f } else { f.frozen() };
-        let loss = estimator.surrogate_loss(&leaf, &f, noise)?;
-        if k == 0 {
-            value = number(&loss.f_mean(Kind::Double)?);
-            // the decoder's gradient is that of the mean loss of this pair alone, not of its share
-            loss.f_mean(loss.kind())?.f_backward()?;
-            let scaled = leaf.grad() / times as f64;
-            leaf.grad().f_copy_(&scaled)?;
-        } else {
-            (loss.f_sum(loss.kind())? * weight).f_backward()?;
-        }
-    }
-    (logits * leaf.grad()).f_sum(logits.kind())?.f_backward()?;
-    Ok(value)
 }
 
 /// Everything that a step changes.
@@ -114,19 +83,42 @@ fn adam(model: &Model, config: &Config) -> Result<Adam> {
     Adam::new(Optimizer::Adam, Settings { lr: config.lr, ..Settings::default() }, model.params().iter())
 }
 
-/// Mean loss of a document with one draw of its code, over a part.
-fn loss(model: &Model, data: &Data, part: &Documents, device: Device) -> Result<f64> {
+/// Mean losses of a document over a part: with one draw of its code, and with the more probable value of each bit, which is what
+/// deterministic straight-through trains.
+fn loss(model: &Model, data: &Data, part: &Documents, device: Device) -> Result<[f64; 2]> {
     let _guard = tch::no_grad_guard();
     let n = part.len() as i64;
-    let mut sum = 0.0;
+    let (mut drawn, mut certain) = (0.0, 0.0);
     for from in (0..n).step_by(PIECE as usize) {
         let ids: Vec<i64> = (from..n.min(from + PIECE)).collect();
         let bags = data.bags(part, &ids, device)?;
-        let p = model.logits(&bags, false)?.f_sigmoid()?;
-        let x = bernoulli::draw(&p, 1, &mut TorchNoise)?.0;
-        sum += number(&model.reconstruction(&bags).at(&x)?.f_sum(Kind::Double)?);
+        let logits = model.logits(&bags, false)?;
+        let sum = |x: &Tensor| -> Result<f64> { Ok(number(&model.reconstruction(&bags).at(x)?.f_sum(Kind::Double)?)) };
+        drawn += sum(&bernoulli::draw(&logits.f_sigmoid()?, 1, &mut TorchNoise)?.0)?;
+        certain += sum(&logits.f_ge(0.0)?.f_to_kind(logits.kind())?.f_unsqueeze(0)?)?;
     }
-    Ok(sum / n as f64)
+    Ok([drawn, certain].map(|sum| sum / n as f64))
+}
+
+/// What an evaluation measures: both losses of both parts, and retrieval.
+fn evaluate(model: &Model, data: &Data, device: Device) -> Result<Vec<(&'static str, f64)>> {
+    let [train, train_det] = loss(model, data, &data.train, device)?;
+    let [test, test_det] = loss(model, data, &data.test, device)?;
+    let mut all =
+        vec![("train_loss", train), ("test_loss", test), ("train_loss_det", train_det), ("test_loss_det", test_det)];
+    all.extend(retrieve(model, data, device)?);
+    Ok(all)
+}
+
+/// Refuses more batches of the measurement than there are.
+fn check_measure(measure: Option<Measure>, documents: i64) -> Result<()> {
+    let Some((m, wanted)) = measure.and_then(|m| Some((m, m.batches?))) else { return Ok(()) };
+    let most = (documents + m.batch_size - 1) / m.batch_size;
+    if wanted > most {
+        let rule = format!("at most the {most} batches of {} in {documents} documents, or `all`", m.batch_size);
+        return Err(Error::range("--measure-batches", rule, wanted));
+    }
+    Ok(())
 }
 
 /// The codes of a part, each bit its more probable value.
@@ -156,6 +148,7 @@ pub fn run(args: Args) -> Result<()> {
     let seed = args.run.seed;
     let device = args.run.prepare()?;
     let data = Data::load(config.words as usize)?;
+    check_measure(config.measure, data.train.len() as i64)?;
     let mut recorded = serde_json::to_value(&config)?;
     recorded["dataset"] = json!(data.name);
     recorded["data"] = json!({
@@ -185,6 +178,11 @@ pub fn run(args: Args) -> Result<()> {
         run.save(0, 0, &at.checkpoint(&trained, &order, device)?)?;
     }
     let stream = SideStream::new(device, seed, "evaluation");
+    if at.curve.is_empty() {
+        for (name, value) in stream.at(0, || evaluate(&trained.model, &data, device))? {
+            at.evaluated(0, name, value);
+        }
+    }
     let probe = SideStream::new(device, seed, "measurement");
     at.measure_if_due(&config, &trained.model, &data, &probe, device, &run)?;
 
@@ -198,6 +196,7 @@ pub fn run(args: Args) -> Result<()> {
         let bags = data.bags(&data.train, &rows(&order, at.batch * config.batch_size, config.batch_size)?, device)?;
         let loss_now = match at.step < first_phase {
             true => trained.step(&estimator, 1, &bags)?,
+            false if config.control => trained.step(&estimator, 1, &bags)?,
             false => trained.step(&arm, config.correction_samples, &bags)?,
         };
         at.step += 1;
@@ -220,21 +219,10 @@ pub fn run(args: Args) -> Result<()> {
             let switch = at.step == first_phase;
             let every = args.run.eval_every;
             if last || switch || (every > 0 && at.epoch % every == 0) {
-                let model = &trained.model;
-                metrics.extend(stream.at(at.step, || {
-                    Ok([
-                        ("train_loss", loss(model, &data, &data.train, device)?),
-                        ("test_loss", loss(model, &data, &data.test, device)?),
-                    ])
-                })?);
-                if last || switch {
-                    metrics.extend(retrieve(model, &data, device)?);
-                }
-            }
-            if let Some((_, loss)) = metrics.iter().find(|(n, _)| *n == "train_loss") {
-                at.curve.push((at.epoch + i64::from(!end_of_epoch), *loss));
+                metrics.extend(stream.at(at.step, || evaluate(&trained.model, &data, device))?);
             }
             for (name, value) in &metrics {
+                at.evaluated(at.epoch + i64::from(!end_of_epoch), name, *value);
                 at.last.insert((*name).into(), (*value).into());
                 if switch {
                     at.last.insert(format!("{name}_before_correction"), (*value).into());
@@ -258,6 +246,8 @@ pub fn run(args: Args) -> Result<()> {
     run.save(at.step, at.epoch, &at.checkpoint(&trained, &order, device)?)?;
     let mut metrics = std::mem::take(&mut at.last);
     metrics.insert("curve".into(), json!(at.curve));
+    metrics.insert("curve_det".into(), json!(at.curve_det));
+    metrics.insert("unigram_loss".into(), json!(data.unigram_loss()));
     if config.measure.is_some() {
         metrics.insert("accuracy".into(), rounded(serde_json::to_value(&at.accuracy)?));
     }
@@ -286,6 +276,15 @@ fn rounded(value: Value) -> Value {
 }
 
 impl Progress {
+    /// Keeps what belongs to a curve.
+    fn evaluated(&mut self, epoch: i64, name: &str, value: f64) {
+        match name {
+            "train_loss" => self.curve.push((epoch, value)),
+            "train_loss_det" => self.curve_det.push((epoch, value)),
+            _ => (),
+        }
+    }
+
     /// Measures all estimators if the configuration wants it here: at the start, and after every so many epochs of the first
     /// phase. The documents are the same at every measurement.
     fn measure_if_due(
@@ -305,12 +304,11 @@ impl Progress {
         }
         let order = stream.at(-1, || Ok(Tensor::f_randperm(data.train.len() as i64, (Kind::Int64, Device::Cpu))?))?;
         let most = data.train.len() as i64;
-        let batch = |i: i64| {
-            let from = (i * m.batch_size).min(most - 1);
-            data.bags(&data.train, &rows(&order, from, m.batch_size)?, device)
-        };
-        let batches = (0..m.batches).map(batch).collect::<Result<Vec<_>>>()?;
-        let effort = Effort { trials: m.trials, psa_trials: m.psa_trials, reference: m.reference };
+        let batch = |i: i64| data.bags(&data.train, &rows(&order, i * m.batch_size, m.batch_size)?, device);
+        let all = (most + m.batch_size - 1) / m.batch_size;
+        let batches = (0..m.batches.unwrap_or(all)).map(batch).collect::<Result<Vec<_>>>()?;
+        let effort =
+            Effort { trials: m.trials, psa_trials: m.psa_trials, reference: m.reference, precision: m.precision };
         let say = |text: &str| run.say(text);
         let found =
             stream.at(self.step, || measure::measure(model, &batches, self.epoch, &effort, &mut TorchNoise, &say))?;

@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
-    /// Logistic: the paper's choice, the one for which the product with Delta has fast forms.
+    /// Logistic, `F` the sigmoid.
     Logistic,
     /// Uniform on an interval.
     Uniform,

@@ -10,7 +10,7 @@
 //!
 //! So an optimizer on eta with the gradients that [`BinaryWeight`](crate::sbn) deposits needs nothing of this room but, for
 //! noise on an interval, [`clip_latent`]; momentum and Adam take the same gradients. The steps on theta are for the one who has
-//! probabilities and gradients in them, and to hold the identities against (`tests/principled.rs`).
+//! probabilities and gradients in them, and to hold the identities against (`tests/principled_optim.rs`).
 //!
 //! Where the print needs a grain of salt:
 //!

@@ -72,6 +72,7 @@ pub fn print(text: &str) -> Result<()> {
 /// The `main` of a binary: runs it, prints what went wrong to stderr and gives the exit status ([`Error::exit_code`]). A run
 /// that was finished before, or interrupted, is told without the word "error".
 pub fn main(body: impl FnOnce() -> Result<()>) -> ExitCode {
+    quiet_on_a_closed_pipe();
     match body() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -80,4 +81,17 @@ pub fn main(body: impl FnOnce() -> Result<()>) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Ends the process as SIGPIPE would, without the message of a panic, where whoever reads the standard output has gone
+/// (`semhash tables .. | head`).
+fn quiet_on_a_closed_pipe() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
 }

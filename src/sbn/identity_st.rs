@@ -15,7 +15,8 @@ pub const CLAIMS: Claims = Claims {
     knobs: &[],
 };
 
-/// Straight-through as if the state ±1 were its pre-activation: derivative 1 everywhere; of a 0/1 state it is 1/2.
+/// Straight-through as if the state ±1 were its pre-activation: derivative 1 everywhere. The states of a network are ±1; a bit
+/// `(x + 1) / 2` made of one has derivative 1/2. A unit whose own code is 0/1 has 1 ([`super::Units::slope`]): it is another rule.
 #[derive(Debug, Clone, Copy)]
 pub struct IdentityStraightThrough;
 

@@ -130,6 +130,19 @@ impl Units {
         self.at(a, sign(a)?)
     }
 
+    /// The derivative that a state, in its own code, pretends to have in a, of a's shape and kind.
+    ///
+    /// # Errors
+    /// As [`Proxy::derivative`].
+    pub fn slope(&self, a: &Tensor) -> Result<Tensor> {
+        Ok(self.proxy.derivative(&self.noise, a)? * self.factor())
+    }
+
+    /// What the code makes of a proxy for states ±1.
+    fn factor(&self) -> f64 {
+        if self.proxy == Proxy::Identity { 1.0 } else { self.code.slope() / 2.0 }
+    }
+
     /// As [`Units::draw`] or as [`Units::deterministic`].
     ///
     /// # Errors
@@ -153,7 +166,6 @@ impl Units {
             Code::PlusMinus => x,
             Code::ZeroOne => Code::PlusMinus.decode(&x)?,
         };
-        let factor = if self.proxy == Proxy::Identity { 1.0 } else { self.code.slope() / 2.0 };
-        straight_through(&self.noise, self.proxy, factor, a, x)
+        straight_through(&self.noise, self.proxy, self.factor(), a, x)
     }
 }

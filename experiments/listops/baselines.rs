@@ -10,7 +10,7 @@ use thruway::error::Result;
 use thruway::nn::{Linear, Params};
 use thruway::optim::{Adam, Method, Settings};
 use thruway::report::table::Table;
-use thruway::run::{Run, RunArgs, print, seeding};
+use thruway::run::{Run, RunArgs, seeding};
 
 const EPOCHS: i64 = 20;
 const BATCH: i64 = 64;
@@ -116,7 +116,8 @@ pub fn run(args: &BaselinesArgs) -> Result<()> {
         let finals = [("baselines", serde_json::to_value(&lines)?), ("lengths", json!(lengths))];
         run.finish(0, 0, finals.map(|(k, v)| (k.to_string(), v)).into_iter().collect::<Map<_, _>>())?;
     }
-    print(&table.text())
+    print!("{}", table.text());
+    Ok(())
 }
 
 type Tree = fn(&Example, Units) -> Vec<usize>;

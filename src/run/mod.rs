@@ -54,20 +54,7 @@ pub use directory::{Run, Summary};
 pub use interrupt::interrupted;
 
 use crate::{Error, Result};
-use std::io::Write;
 use std::process::ExitCode;
-
-/// Prints to stdout; that nobody reads on (`| head`) is no error.
-///
-/// # Errors
-/// [`Error::Io`] when it cannot be written for another reason.
-pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("stdout")(e)),
-        _ => Ok(()),
-    }
-}
 
 /// The `main` of a binary: runs it, prints what went wrong to stderr and gives the exit status ([`Error::exit_code`]). A run
 /// that was finished before, or interrupted, is told without the word "error".

@@ -1,8 +1,7 @@
 //! Two stochastic layers, `b1 -> b2`, by exact enumeration: the noise of every request is laid out row by row, each row with
 //! its probability, so that expectations and variances of the estimates are computed and not sampled.
 mod common;
-use common::{distance, fixture_files, normals, perturb, read, sizes, tensor};
-use serde_json::Value;
+use common::{distance, normals, perturb, sizes};
 use std::cell::Cell;
 use tch::{Device, Kind, Tensor};
 use thruway::Result;
@@ -27,23 +26,6 @@ impl Two {
             a.select(-1, 0) * 2.0 + a.select(-1, 1).square() - (a.select(-1, 2) * 1.5).softplus()
         };
         Two { theta: n(&[2], 1), w: n(&[2, 2], 2), a: n(&[2], 3), f: Box::new(f) }
-    }
-
-    fn fixture(p: &Value) -> Self {
-        let (c0, b, a) = (p["f"]["c0"].as_f64().unwrap(), tensor(&p["f"]["b"]), tensor(&p["f"]["A"]));
-        let t = p["f"]["T"].is_array().then(|| tensor(&p["f"]["T"]));
-        let softplus = p["f"]["softplus"] == true;
-        let f = move |x: &Tensor| {
-            let size = x.size();
-            let x = x.reshape([-1, 4]);
-            let mut y = x.matmul(&b) + (x.matmul(&a) * &x).sum_dim_intlist(-1, false, Kind::Double) + c0;
-            if let Some(t) = &t {
-                y += Tensor::einsum("ijk,ni,nj,nk->n", &[t, &x, &x, &x], None::<i64>);
-            }
-            let y = if softplus { y.softplus() } else { y };
-            y.view(&size[..size.len() - 1])
-        };
-        Two { theta: tensor(&p["logits"]), w: tensor(&p["W"]), a: tensor(&p["a"]), f: Box::new(f) }
     }
 
     /// Probabilities of the bits of b2 given b1.
@@ -140,7 +122,7 @@ fn pair(p: [f64; 2]) -> Vec<(f64, [f64; 2], [[f64; 2]; 2])> {
     all
 }
 
-/// Rows for the estimators whose requests are known, by the fixture's names.
+/// Rows for the estimators whose requests are known, by their names in `score-enumeration-1`.
 fn rows(m: &Two, name: &str) -> Vec<Row> {
     let chain = || {
         let second =
@@ -193,7 +175,7 @@ fn rows(m: &Two, name: &str) -> Vec<Row> {
                 }
             }
         }
-        other => panic!("estimator {other} of the fixture is not known here"),
+        other => panic!("estimator {other} is not known here"),
     }
     all
 }
@@ -332,30 +314,4 @@ fn evaluations_of_the_loss_are_counted() {
     let error =
         cascade::surrogate_loss(&model, Variables::Boolean(Code::ZeroOne), &one, &mut HostNoise::new(1)).unwrap_err();
     assert!(error.to_string().contains("its depth 2"), "{error}");
-}
-
-/// Problems of kind `chain` of `score-enumeration-1`, where a file has them.
-#[test]
-fn chains_of_the_score_fixture() {
-    let mut cases = 0;
-    for path in fixture_files() {
-        let fixture = read(&path);
-        if fixture["format"] != "score-enumeration-1" {
-            continue;
-        }
-        let chains = fixture["problems"].as_array().unwrap().iter().filter(|p| p["kind"] == "chain");
-        let flat = |v: &Value| Tensor::cat(&["theta", "W", "a"].map(|k| tensor(&v[k]).view([-1])), 0);
-        for problem in chains {
-            let m = Two::fixture(problem);
-            assert!(distance(&m.exact(), &flat(&problem["exact_grad"])) < 1e-10, "{}: exact", problem["name"]);
-            for (name, entry) in problem["estimators"].as_object().unwrap() {
-                let (mean, variance) = moments(&m, name, Code::ZeroOne);
-                let off =
-                    distance(&mean, &flat(&entry["expectation"])).max(distance(&variance, &flat(&entry["variance"])));
-                assert!(off < 1e-10, "{} {name}: off by {off:e}", problem["name"]);
-                cases += 1;
-            }
-        }
-    }
-    println!("{cases} chains in the fixtures");
 }

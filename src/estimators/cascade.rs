@@ -11,7 +11,7 @@
 //! trained on, and the last layer's branches train the loss itself (the published codes draw one more chain for that).
 //!
 //! Layers may have estimators of different kinds, except that score functions act jointly only if all are.
-use super::objective::{Deposit, deposit};
+use super::objective::{Deposit, FirstLayer, deposit};
 use super::{Built, GradEstimator, Objective, Variables};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Race};
@@ -67,6 +67,17 @@ pub trait Cascade {
     /// As [`Objective::context`].
     fn context(&self) -> Option<Tensor> {
         None
+    }
+
+    /// Of the terms of the loss that see, of the states from `layer` on, that of `layer` alone: their linear first layer, as
+    /// [`Objective::first_layer`], the states before given, each `[1, B, ..]`. Without [`FirstLayer::besides`].
+    fn first_layer(&self, _layer: usize, _before: &[Tensor]) -> Option<FirstLayer<'_>> {
+        None
+    }
+
+    /// The other terms of the loss that see states from `layer` on, `[M, B]`; asked for where there is a first layer.
+    fn beyond(&self, _layer: usize, states: &[Tensor]) -> Result<Tensor> {
+        self.loss(states)
     }
 }
 
@@ -158,8 +169,8 @@ impl Chain<'_, '_> {
         Ok(self.model.loss(&states)?.f_squeeze_dim(0)?)
     }
 
-    /// The loss `[M, B]` at `x` `[M, B, ..]` after these states, the later layers drawn by `draw` from their logits.
-    fn branch(&self, states: &[Tensor], x: &Tensor, draw: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    /// All states where `x` `[M, B, ..]` comes after these, the later layers drawn by `draw` from their logits.
+    fn branch(&self, states: &[Tensor], x: &Tensor, draw: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
         let m = x.size()[0];
         let mut all = vec![];
         for s in states {
@@ -172,7 +183,12 @@ impl Chain<'_, '_> {
             let logits = self.model.logits(all.len(), &all)?;
             all.push(self.variables.encode(&draw(&logits)?)?);
         }
-        self.model.loss(&all)
+        Ok(all)
+    }
+
+    /// The same by plain draws.
+    fn drawn(&self, states: &[Tensor], x: &Tensor) -> Result<Vec<Tensor>> {
+        self.branch(states, x, |logits| Ok(plain(self.variables, logits, &mut &*self.noise)?.0))
     }
 }
 
@@ -196,14 +212,13 @@ impl Objective for Rest<'_, '_> {
     }
 
     fn branch(&self, x: &Tensor) -> Result<Tensor> {
-        let chain = self.chain;
-        chain.branch(&self.states, x, |logits| Ok(plain(chain.variables, logits, &mut &*chain.noise)?.0))
+        self.chain.model.loss(&self.chain.drawn(&self.states, x)?)
     }
 
     fn relaxed(&self, x: &Tensor) -> Result<Tensor> {
         let chain = self.chain;
         let (kind, device) = (x.kind(), x.device());
-        chain.branch(&self.states, x, |logits| match chain.variables {
+        let all = chain.branch(&self.states, x, |logits| match chain.variables {
             Variables::Boolean(_) => {
                 let noise = (&mut &*chain.noise).logistic(&logits.size(), kind, device)?;
                 Ok(((logits + noise) / RELAXED_TAU).f_sigmoid()?)
@@ -212,7 +227,8 @@ impl Objective for Rest<'_, '_> {
                 let noise = (&mut &*chain.noise).gumbel(&logits.size(), kind, device)?;
                 Ok(((logits + noise) / RELAXED_TAU).f_softmax(-1, kind)?)
             }
-        })
+        })?;
+        chain.model.loss(&all)
     }
 
     fn draws(&self) -> bool {
@@ -221,6 +237,16 @@ impl Objective for Rest<'_, '_> {
 
     fn context(&self) -> Option<Tensor> {
         self.chain.model.context()
+    }
+
+    fn first_layer(&self) -> Option<FirstLayer<'_>> {
+        let (chain, layer) = (self.chain, self.states.len());
+        let mut first = chain.model.first_layer(layer, &self.states)?;
+        if self.draws() {
+            let besides = move |x: &Tensor| chain.model.beyond(layer, &chain.drawn(&self.states, x)?);
+            first.besides = Some(Box::new(besides));
+        }
+        Some(first)
     }
 }
 

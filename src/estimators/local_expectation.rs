@@ -28,7 +28,8 @@ pub const CLAIMS: Claims = Claims {
 /// All flips are evaluated together, in pieces that fit a cache (CPU) or 256 MB (GPU). Where f says that its first layer is
 /// linear ([`Objective::first_layer`]) the pre-activations of a flip are those of the draw plus one column of the weights,
 /// and with Bernoulli outputs right after it ([`Rest::Pixels`]) a flip costs one multiply-add and one multiplication an
-/// output.
+/// output. In a cascade each flip draws the later layers anew, which is evaluated flip by flip
+/// ([`FirstLayer::besides`](super::FirstLayer)); only what the layer's own generation network makes of it goes by columns.
 ///
 /// - **Shapes**: logits `[B, L, K]`, or `[B, L]` for Boolean variables; f maps `[N, B, ..]` to `[N, B]`, N as large as a
 ///   piece.
@@ -57,7 +58,7 @@ impl GradEstimator for LocalExpectation {
         let flips = Flips::new(v, &draws)?;
         let change = match f.first_layer() {
             Some(layer) => flips.by_layer(&layer)?,
-            None => flips.by_f(f, &e.values)?,
+            None => flips.by_f(&|x: &Tensor| values("local-expectation", f, x), &e.values)?,
         }; // [M, B, L, K - 1]
         let grad = match v {
             Variables::Boolean(_) => {
@@ -120,8 +121,8 @@ impl<'a> Flips<'a> {
         Ok(Tensor::f_cat(&pieces, 1)?.f_permute([0, 3, 1, 2])?)
     }
 
-    /// By evaluating f at every flip: the change from `base` `[M, B]`.
-    fn by_f(&self, f: &dyn Objective, base: &Tensor) -> Result<Tensor> {
+    /// By evaluating f, encoded samples `[N, B, ..] -> [N, B]`, at every flip: the change from `base` `[M, B]`.
+    fn by_f(&self, f: &dyn Fn(&Tensor) -> Result<Tensor>, base: &Tensor) -> Result<Tensor> {
         let (m, b, l, others) = (self.m, self.b, self.l, self.others);
         let kind = self.draws.kind();
         let tail = &self.draws.size()[2..]; // L, or L and K
@@ -142,8 +143,7 @@ impl<'a> Flips<'a> {
             (size[1], size[4]) = (n, l);
             let x = &from + &all_moved * one_each.f_narrow(0, first, n)?.f_view(&size[..])?;
             let x = x.f_reshape([&[m * n * others, b], tail].concat())?;
-            let at = values("local-expectation", f, &self.variables.encode(&x)?)?;
-            Ok(at.f_view([m, n, others, b])? - &base)
+            Ok(f(&self.variables.encode(&x)?)?.f_view([m, n, others, b])? - &base)
         })
     }
 
@@ -165,15 +165,19 @@ impl<'a> Flips<'a> {
                 Some(change) => change,
                 None => {
                     let softplus = |a: &Tensor| -> Result<Tensor> {
-                        Ok((a.f_softplus()? - a * *target).f_sum_dim_intlist(-1, false, a.kind())?)
+                        Ok((a.f_softplus()? - a * target).f_sum_dim_intlist(-1, false, a.kind())?)
                     };
                     self.by_columns(&pre, &columns, &softplus)?
                 }
             },
         };
-        match &layer.linear {
+        let change = match &layer.linear {
+            None => change,
+            Some(s) => change + self.linear(s)?,
+        };
+        match &layer.besides {
             None => Ok(change),
-            Some(s) => Ok(change + self.linear(s)?),
+            Some(f) => Ok(change + self.by_f(f, &f(&self.variables.encode(self.draws)?)?)?),
         }
     }
 

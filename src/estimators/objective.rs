@@ -45,7 +45,7 @@ impl<F: Fn(&Tensor) -> Result<Tensor>> Objective for F {
     }
 }
 
-/// `f(x) = rest(W x + c) + sum_i s_i x_i + constant`: f with a linear first layer.
+/// `f(x) = rest(W x + c) + sum_i s_i x_i + besides(x) + constant`: f with a linear first layer.
 pub struct FirstLayer<'a> {
     /// W, `[H, L]` or, for categorical variables, `[H, L K]` (class fastest), in terms of the encoded sample.
     pub weight: &'a Tensor,
@@ -55,9 +55,12 @@ pub struct FirstLayer<'a> {
     pub linear: Option<Tensor>,
     /// What follows.
     pub rest: Rest<'a>,
+    /// Terms of f that see x in another way (what later layers, drawn anew, make of it): encoded samples `[N, B, ..] -> [N, B]`,
+    /// evaluated at every flip. Called without grad mode.
+    pub besides: Option<Hidden<'a>>,
 }
 
-/// A function of the pre-activations of a first layer.
+/// A function of the pre-activations of a first layer, or of samples.
 pub type Hidden<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>;
 
 /// What follows a linear first layer.
@@ -65,7 +68,7 @@ pub enum Rest<'a> {
     /// Any function of the pre-activations: `[M, B, H] -> [M, B]`. Called without grad mode.
     Network(Hidden<'a>),
     /// Bernoulli outputs right away, `sum_h softplus(a_h) - y_h a_h`, targets y `[B, H]`.
-    Pixels(&'a Tensor),
+    Pixels(Tensor),
 }
 
 /// Values of f at M samples for an estimate, and a loss of its own parameters.

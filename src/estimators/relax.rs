@@ -30,7 +30,9 @@ const WIDTH: i64 = 137;
 /// - **State**: parameters `eta`, `log_tau` and those of r.
 /// - **Errors**: as REBAR; [`Error::Usage`] without [`Sizes::latents`].
 /// - **Differs**: from the first published code, whose r has 2 or 4 ReLU layers of 200, sees the earlier layers too and is one
-///   a layer of a cascade with weight decay.
+///   a layer of a cascade with weight decay. From the later comparisons' code (RODEO, DisARM), which starts tau at 0.1, learns
+///   by the squares of the encoder parameters' gradients summed over the batch, and has its own Adam with beta1 0.999 for
+///   what is learned: here tau starts at 0.5 unless given, and the objective is that of the logits, as for all estimators here.
 pub struct Relax {
     inner: Relaxation,
 }

@@ -126,6 +126,22 @@ impl<'a> Elbo<'a> {
         }
     }
 
+    /// `log q(b_layer | ..)` at a state drawn from the logits last asked for.
+    fn log_recognised(&self, layer: usize, state: &Tensor) -> Result<Tensor> {
+        let logits = self.posterior(layer)?;
+        let logits = if self.score { logits } else { logits.detach() };
+        self.net.log_prob(&logits, &self.net.indicators(state)?)
+    }
+
+    /// `log p(b_layer | b_(layer + 1))`, or of the prior.
+    fn log_generated(&self, layer: usize, states: &[Tensor]) -> Result<Tensor> {
+        let above = match states.get(layer + 1) {
+            Some(above) => self.net.generate(layer + 1, above)?,
+            None => self.net.prior()?,
+        };
+        self.net.log_prob(&above, &self.net.indicators(&states[layer])?)
+    }
+
     fn posterior(&self, layer: usize) -> Result<Tensor> {
         let all = self.posterior.borrow();
         let logits = all.get(layer).ok_or_else(|| Error::Usage("an objective asked for before its logits".into()))?;
@@ -153,20 +169,57 @@ impl Cascade for Elbo<'_> {
             return Ok(f);
         }
         for (layer, state) in states.iter().enumerate() {
-            let indicators = net.indicators(state)?;
-            let logits = self.posterior(layer)?;
-            let logits = if self.score { logits } else { logits.detach() };
-            let above = match states.get(layer + 1) {
-                Some(above) => net.generate(layer + 1, above)?,
-                None => net.prior()?,
-            };
-            f = f + net.log_prob(&logits, &indicators)? - net.log_prob(&above, &indicators)?;
+            f = f + self.log_recognised(layer, state)? - self.log_generated(layer, states)?;
         }
         Ok(f)
     }
 
     fn context(&self) -> Option<Tensor> {
         Some(self.input.squeeze_dim(0))
+    }
+
+    fn first_layer(&self, layer: usize, before: &[Tensor]) -> Option<FirstLayer<'_>> {
+        let (net, variables) = (self.net, self.net.variables());
+        let _guard = tch::no_grad_guard();
+        // what the layer generates: pixels, or the bits below it
+        let target = match (layer, variables) {
+            (0, _) => self.target.shallow_clone(),
+            (_, Variables::Boolean(_)) => net.indicators(before.last()?).ok()?.squeeze_dim(0),
+            (_, Variables::Categorical) => return None,
+        };
+        let linear = match self.kl {
+            Kl::Analytic => None,
+            Kl::Sampled => {
+                let q = self.posterior(layer).ok()?.squeeze_dim(0);
+                let top = layer + 1 == self.net.depth();
+                let p = if top { Some(net.prior().ok()?) } else { None };
+                Some(match (variables, p) {
+                    (Variables::Boolean(code), Some(p)) => (q - p) / code.slope(),
+                    (Variables::Boolean(code), None) => q / code.slope(),
+                    (Variables::Categorical, Some(p)) => q.log_softmax(-1, q.kind()) - p.log_softmax(-1, p.kind()),
+                    (Variables::Categorical, None) => q.log_softmax(-1, q.kind()),
+                })
+            }
+        };
+        let decoder = &net.decoder[layer];
+        let bias = if layer == 0 && decoder.is_linear() { &self.bias } else { decoder.first().bias() };
+        let rest = if decoder.is_linear() {
+            Rest::Pixels(target)
+        } else {
+            Rest::Network(Box::new(move |pre: &Tensor| {
+                let logits = decoder.after_first(pre)?;
+                bce_rows(&if layer == 0 { net.to_pixels(logits)? } else { logits }, &target)
+            }))
+        };
+        Some(FirstLayer { weight: decoder.first().weight(), bias: Some(bias), linear, rest, besides: None })
+    }
+
+    fn beyond(&self, layer: usize, states: &[Tensor]) -> Result<Tensor> {
+        let mut f = self.log_generated(layer, states)?.f_neg()?;
+        for later in layer + 1..states.len() {
+            f = f + self.log_recognised(later, &states[later])? - self.log_generated(later, states)?;
+        }
+        Ok(f)
     }
 }
 
@@ -181,24 +234,6 @@ impl Objective for Elbo<'_> {
     }
 
     fn first_layer(&self) -> Option<FirstLayer<'_>> {
-        let decoder = &self.net.decoder[0];
-        let linear = match self.kl {
-            Kl::Analytic => None,
-            Kl::Sampled => {
-                let _guard = tch::no_grad_guard();
-                let (q, p) = (self.posterior(0).ok()?.squeeze_dim(0), self.net.prior().ok()?);
-                Some(match self.net.variables() {
-                    Variables::Boolean(code) => (q - p) / code.slope(),
-                    Variables::Categorical => q.log_softmax(-1, q.kind()) - p.log_softmax(-1, p.kind()),
-                })
-            }
-        };
-        let (bias, rest) = if decoder.is_linear() {
-            (&self.bias, Rest::Pixels(&self.target))
-        } else {
-            let rest = |pre: &Tensor| bce_rows(&self.net.to_pixels(decoder.after_first(pre)?)?, &self.target);
-            (decoder.first().bias(), Rest::Network(Box::new(rest)))
-        };
-        Some(FirstLayer { weight: decoder.first().weight(), bias: Some(bias), linear, rest })
+        Cascade::first_layer(self, 0, &[])
     }
 }

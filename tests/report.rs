@@ -1,4 +1,7 @@
 //! The report: published data, grouping by seed, comparison, page and README tables, on synthetic run directories.
+#[path = "report/generative.rs"]
+mod generative;
+
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -509,6 +512,21 @@ fn collect_copies_two_files_of_finished_runs() {
     let before = fs::read(place.join("config.json")).unwrap();
     assert!(collect(&other).unwrap_err().to_string().contains("other settings"));
     assert_eq!(fs::read(place.join("config.json")).unwrap(), before);
-    write_run(&root.path().join("runs/again/reinmax-8x4/0"), 0, same);
+}
+
+/// Two sweeps with cells of one name go to two places; what cannot be told apart by its folder is refused.
+#[test]
+fn collect_tells_sweeps_apart_by_their_folders() {
+    let root = tempfile::tempdir().unwrap();
+    for place in ["mnist/st/0", "omniglot/st/0", "omniglot/st/1"] {
+        write_run(&root.path().join("runs").join(place), if place.ends_with('1') { 1 } else { 0 }, same);
+    }
+    let args = CollectArgs { runs: vec![root.path().join("runs")], into: root.path().join("results") };
+    collect(&args).unwrap();
+    for place in ["mnist_st/0", "omniglot_st/0", "st/1"] {
+        assert!(root.path().join("results").join(place).join("config.json").exists(), "{place}");
+    }
+    assert!(!root.path().join("results/st/0").exists());
+    write_run(&root.path().join("runs/again/mnist/st/0"), 0, same);
     assert!(collect(&args).unwrap_err().to_string().contains("same name and seed"));
 }

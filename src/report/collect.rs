@@ -16,10 +16,12 @@ pub struct CollectArgs {
 }
 
 /// Copies `config.json` and `summary.json` of every finished run to `into/<name>/<seed>/` and says what it did, a line a
-/// run. The name is that of the folder above the run where the run's own folder is just its seed.
+/// run. The name is that of the folder above the run where the run's own folder is just its seed; runs that would share name
+/// and seed, as two sweeps' may, get the next folder's name in front: `mnist_estimator-st`.
 ///
 /// # Errors
-/// Runs of several families, two runs with one destination, a destination that holds a run of other settings, and file errors. Nothing is written before all is checked.
+/// Runs of several families, two runs with one destination even so, a destination that holds a run of other settings, and file
+/// errors. Nothing is written before all is checked.
 pub fn collect(args: &CollectArgs) -> Result<String> {
     let found = runs::find(&args.runs)?;
     if let Some(other) = found.iter().find(|r| r.family != found[0].family) {
@@ -31,9 +33,13 @@ pub fn collect(args: &CollectArgs) -> Result<String> {
             other.family
         )));
     }
+    let finished: Vec<&Run> = found.iter().filter(|r| r.outcome.is_some()).collect();
+    let names = finished.iter().map(|run| names(run)).collect::<Result<Vec<_>>>()?;
     let mut places: BTreeMap<PathBuf, &Run> = BTreeMap::new();
-    for run in found.iter().filter(|r| r.outcome.is_some()) {
-        if let Some(first) = places.insert(args.into.join(name(run)?).join(run.seed.to_string()), run) {
+    for (run, [name, longer]) in finished.iter().zip(&names) {
+        let same = finished.iter().zip(&names).filter(|(other, [n, _])| n == name && other.seed == run.seed).count();
+        let name = if same > 1 { longer } else { name };
+        if let Some(first) = places.insert(args.into.join(name).join(run.seed.to_string()), run) {
             let (a, b) = (first.dir.display(), run.dir.display());
             return Err(Error::Usage(format!("{a} and {b} have the same name and seed; collect one of them")));
         }
@@ -71,10 +77,13 @@ pub fn collect(args: &CollectArgs) -> Result<String> {
     Ok(out)
 }
 
-fn name(run: &Run) -> Result<String> {
+/// The run's name, and the same with that of the folder above in front.
+fn names(run: &Run) -> Result<[String; 2]> {
     let full = run.dir.canonicalize().map_err(Error::io(&run.dir))?;
     let of = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let own = of(&full);
     let is_seed = own.trim_start_matches("seed").trim_start_matches(['-', '_', '=']) == run.seed.to_string();
-    Ok(if is_seed { full.parent().map(of).unwrap_or_default() } else { own })
+    let place = if is_seed { full.parent().unwrap_or(&full) } else { &full };
+    let above = place.parent().map(of).unwrap_or_default();
+    Ok([of(place), format!("{above}_{}", of(place))])
 }

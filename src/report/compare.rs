@@ -1,4 +1,5 @@
 //! From groups of runs to tables: ours beside the published, with its conditions, and a z only where it means something.
+use super::generative;
 use super::published;
 use super::runs::{Group, Run, show};
 use super::stats::Spread;
@@ -16,6 +17,7 @@ const METHOD: &[&str] = &[
     "decay",
     "interval",
     "scale",
+    "kl",
     "order",
     "optimizer",
     "lr",
@@ -195,7 +197,7 @@ fn reference(run: &Run, metric: &str) -> Option<(&'static published::Table, Stri
         ("vae", "train_neg_elbo") if column.as_deref() == Some("64x32") => Some((published::table(5)?, column?)),
         ("vae", "train_neg_elbo") => Some((published::table(2)?, column?)),
         ("vae", "test_neg_elbo") => Some((published::table(9)?, column?)),
-        ("sbn-vae", _) => table6(run, metric),
+        ("sbn-vae", _) => return generative::reference(run, metric),
         ("listops", "valid_accuracy" | "test_accuracy") => Some((published::table(1)?, metric.to_string())),
         _ => None,
     }
@@ -205,19 +207,12 @@ fn reference(run: &Run, metric: &str) -> Option<(&'static published::Table, Stri
     })
 }
 
-/// Table 6, whose column is data set and draws a step. Its two halves are of different settings: ReinMax's row is compared
-/// with runs of its authors' preset and their moving mean, the others with the preset and the frozen evaluation of theirs.
-fn table6(run: &Run, metric: &str) -> Option<(&'static published::Table, String)> {
-    let reinmax = run.setting("estimator").as_deref() == Some("reinmax");
-    let (preset, theirs) =
-        if reinmax { ("reinmax-2x200", "train_neg_elbo") } else { ("rodeo-2x200", "frozen_neg_elbo") };
-    let same = run.setting("preset").as_deref() == Some(preset) && metric == theirs;
-    let column = format!("{}_k{}", run.setting("dataset")?.replace('-', "_"), run.setting("samples")?);
-    Some((published::table(6).filter(|_| same)?, column))
-}
-
 /// Why runs and published entry must not be compared, or `None`. Other data come first, whatever else differs.
 fn objection(group: &Group, table: &published::Table, column: &str) -> Option<String> {
+    if group.first().family == "sbn-vae" {
+        let all = no_such_data(group.first()).map_or_else(|| generative::objections(group, table), |data| vec![data]);
+        return (!all.is_empty()).then(|| all.join("; "));
+    }
     let data = ["units", "train_split"].iter().filter_map(|k| differs(group.first(), k, table.conditions.get(*k)?));
     let all: Vec<String> = data.chain(other_settings(group, table, column)).collect();
     (!all.is_empty()).then(|| all.join("; "))
@@ -252,16 +247,20 @@ const CONDITIONS: &[&str] = &[
     "validate_every",
 ];
 
-fn other_settings(group: &Group, table: &published::Table, column: &str) -> Option<String> {
-    let run = group.first();
+/// Data that no published figure is of.
+fn no_such_data(run: &Run) -> Option<String> {
     if on_sample(run) {
         return Some("bundled sample, not the data set".into());
     }
-    if run.setting("edition").as_deref() == Some("reconstruction") {
-        return Some("another edition of the data".into());
+    (run.setting("edition").as_deref() == Some("reconstruction")).then(|| "another edition of the data".into())
+}
+
+fn other_settings(group: &Group, table: &published::Table, column: &str) -> Option<String> {
+    let run = group.first();
+    if let Some(data) = no_such_data(run) {
+        return Some(data);
     }
-    // Table 6 has two sets of conditions, of which the presets make sure
-    let paper = |key: &str| table.conditions.get(key).filter(|_| table.table != 6 || key == "steps");
+    let paper = |key: &str| table.conditions.get(key);
     if let Some(theirs) = paper("epochs").and_then(Value::as_f64) {
         match group.epochs() {
             None => return Some("epochs differ between seeds".into()),
@@ -297,7 +296,8 @@ fn published_cells(group: &Group, metric: &str, ours: &Spread, notes: &mut Vec<S
     let none = |why: &str| [String::new(), String::new(), String::new(), why.to_string()];
     let Some((table, column)) = reference(run, metric) else { return none("nothing published") };
     let name = run.setting("estimator").unwrap_or_default();
-    let Some(cell) = published::cell(table.table, &column, &name) else { return none("nothing published") };
+    let samples = run.config.get("samples").and_then(Value::as_i64);
+    let Some(cell) = table.cell(&column, &name, samples) else { return none("nothing published") };
     for remark in cell.doubt.iter().chain(&cell.note) {
         notes.push(format!("published {name} {column} (Table {}): {remark}", table.table));
     }
@@ -307,20 +307,20 @@ fn published_cells(group: &Group, metric: &str, ours: &Spread, notes: &mut Vec<S
     } else if cell.doubt.is_some() {
         "published entry is wrong, see note".into()
     } else {
-        let samples = |v: Option<&Value>| v.and_then(Value::as_i64);
-        let (mine, paper) = (samples(run.config.get("samples")), samples(table.conditions.get("samples")));
-        let caveat = match (mine, paper) {
+        let caveat = match (samples, table.conditions.get("samples").and_then(Value::as_i64)) {
             (Some(mine), Some(paper)) if mine != paper => format!(" at {mine} samples, paper {paper}"),
             _ => String::new(),
         };
         match ours.z(&theirs) {
             Some(z) => format!("{z:+.2}{caveat}"),
             None if ours.n < 2 => format!("n = {}", ours.n),
+            None if cell.n.is_none() => "its n is not stated".into(),
             None => "no spread to divide by".into(),
         }
     };
-    let epochs = table.conditions.get("epochs").and_then(Value::as_f64).map(|e| number(e, None)).unwrap_or_default();
-    [mean_std(theirs.mean, theirs.std), theirs.n.to_string(), epochs, z]
+    let epochs = generative::epochs(run, table).or(table.conditions.get("epochs").and_then(Value::as_f64));
+    let n = cell.n.map_or("not stated".into(), |n| n.to_string());
+    [mean_std(theirs.mean, theirs.std), n, epochs.map(|e| number(e, None)).unwrap_or_default(), z]
 }
 
 /// How a metric reads in a heading.
@@ -375,8 +375,8 @@ impl Problem {
     fn comparison(&self, metric: &str, vary: &BTreeSet<String>) -> Table {
         let family = &self.groups[0].first().family;
         let source = self.groups.iter().find_map(|g| reference(g.first(), metric));
-        let number_of = source.as_ref().map(|(t, _)| t.table).unwrap_or_default();
-        let title = format!("{}, ours and Table {number_of} of Liu et al. 2023", metric_title(family, metric));
+        let published = source.map(|(t, _)| format!("Table {} of {}", t.table, t.paper.short())).unwrap_or_default();
+        let title = format!("{}, ours and {published}", metric_title(family, metric));
         let columns = ["ours, mean ± std", "epochs", "published", "its n", "its epochs", "z"];
         let mut table = self.table(metric, title, &columns);
         for group in &self.groups {

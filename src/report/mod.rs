@@ -7,6 +7,7 @@ mod args;
 pub mod collect;
 pub mod compare;
 pub mod curves;
+mod generative;
 pub mod html;
 pub mod markdown;
 pub mod published;

@@ -1,4 +1,5 @@
-//! The published numbers of the ReinMax paper (Liu et al. 2023, arXiv 2304.08612), Tables 1 to 11.
+//! The published numbers of the ReinMax paper (Liu et al. 2023, arXiv 2304.08612), Tables 1 to 11, and of the papers on
+//! Boolean and categorical generative models that `sbn-vae` repeats (GSB, FouST).
 //!
 //! They are data files beside the experiment they belong to (`experiments/<family>/published/table<n>.json`),
 //! embedded here, so a binary needs no path. In every file a row is an estimator under this crate's name (`gst` is
@@ -60,8 +61,35 @@ pub struct Paper {
     pub title: String,
     /// Year of publication.
     pub year: u32,
-    /// arXiv number.
+    /// arXiv number, where there is one.
+    #[serde(default)]
     pub arxiv: String,
+    /// Where else it can be had.
+    #[serde(default)]
+    pub url: String,
+    /// What it is called where it is not by its authors.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl Paper {
+    /// As in a heading: `Liu et al. 2023`, or its name.
+    pub fn short(&self) -> String {
+        let first = self.authors.split(',').next().unwrap_or_default();
+        let surname = first.split(' ').next_back().unwrap_or_default();
+        self.name.clone().unwrap_or_else(|| format!("{surname} et al. {}", self.year))
+    }
+}
+
+impl Table {
+    /// The entry of a column and row; where several differ in their number of samples, the one of that number.
+    pub fn cell(&self, column: &str, row: &str, samples: Option<i64>) -> Option<&Cell> {
+        let mut found: Vec<&Cell> = self.cells.iter().filter(|c| c.column == column && c.row == row).collect();
+        if found.len() > 1 {
+            found.retain(|c| c.samples.map(i64::from) == samples);
+        }
+        found.pop().filter(|_| found.is_empty())
+    }
 }
 
 /// Which way is better.
@@ -149,20 +177,40 @@ static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         include_str!("../../experiments/vae/published/table11.json"),
     ]
     .into_iter()
-    .map(|text| {
-        let mut table: Table = serde_json::from_str(text).expect("an embedded table parses (tests/report.rs)");
-        for cell in &mut table.cells {
-            cell.n = cell.n.or(table.n);
-            if cell.unit.is_empty() {
-                cell.unit.clone_from(&table.unit);
-            }
-        }
-        table
-    })
+    .map(parse)
     .collect()
 });
 
-/// All tables, by number.
+static GENERATIVE: LazyLock<Vec<Table>> = LazyLock::new(|| {
+    [
+        include_str!("../../experiments/sbn-vae/published/gsb-table1.json"),
+        include_str!("../../experiments/sbn-vae/published/gsb-table2.json"),
+        include_str!("../../experiments/sbn-vae/published/gsb-table3.json"),
+        include_str!("../../experiments/sbn-vae/published/foust-table1.json"),
+        include_str!("../../experiments/sbn-vae/published/foust-table2.json"),
+    ]
+    .into_iter()
+    .map(parse)
+    .collect()
+});
+
+fn parse(text: &str) -> Table {
+    let mut table: Table = serde_json::from_str(text).expect("an embedded table parses (tests/report.rs)");
+    for cell in &mut table.cells {
+        cell.n = cell.n.or(table.n);
+        if cell.unit.is_empty() {
+            cell.unit.clone_from(&table.unit);
+        }
+    }
+    table
+}
+
+/// Tables of the papers on Boolean and categorical generative models.
+pub fn generative() -> &'static [Table] {
+    &GENERATIVE
+}
+
+/// All tables of the ReinMax paper, by number.
 pub fn tables() -> &'static [Table] {
     &TABLES
 }
@@ -180,9 +228,7 @@ pub fn table(number: u32) -> Option<&'static Table> {
 /// assert_eq!((cell.mean, cell.std, cell.n), (124.66, Some(0.88), Some(10)));
 /// ```
 pub fn cell(number: u32, column: &str, row: &str) -> Option<&'static Cell> {
-    let mut found = table(number)?.cells.iter().filter(|c| c.column == column && c.row == row);
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
+    table(number)?.cell(column, row, None)
 }
 
 /// The settings of Table 8 for a preset (`8x4`, `4x24`, `8x16`, `16x12`, `64x8`, `10x30`, `listops`).

@@ -24,6 +24,8 @@ pub struct Run {
     pub versions: Vec<(String, String)>,
     /// The summary, if the run finished.
     pub outcome: Option<Outcome>,
+    /// What the command line changed of the preset's settings; `None` where there is no preset, or the run does not say.
+    pub beside_preset: Option<Vec<String>>,
 }
 
 /// What `summary.json` says of a finished run.
@@ -86,6 +88,7 @@ const BOOKKEEPING: &[&str] = &[
     "eval_every",
     "checkpoint_every",
     "tensorboard",
+    "beside_preset", // follows from the settings
 ];
 
 fn parse<T: serde::de::DeserializeOwned>(dir: &Path, name: &str, text: &str) -> Result<T> {
@@ -117,6 +120,8 @@ impl Run {
             remedy: "give the directory of a run, or one above it".into(),
         })?;
         let mut file: ConfigFile = parse(dir, "config.json", &text)?;
+        let beside_preset =
+            file.config.get("beside_preset").and_then(|v| serde_json::from_value(v.clone()).ok()).flatten();
         file.config.retain(|key, _| !BOOKKEEPING.contains(&key.as_str()));
         if file.family == "listops" {
             // older runs do not say so: there was no choice
@@ -142,6 +147,7 @@ impl Run {
             command,
             versions,
             outcome,
+            beside_preset,
         })
     }
 

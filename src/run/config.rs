@@ -19,6 +19,7 @@ const BOOKKEEPING: &[&str] = &[
     "checkpoint_every",
     "quiet",
     "tensorboard",
+    "beside_preset", // follows from the settings
 ];
 
 /// The content of `config.json`. `config` is an object of the binary's own settings, defaults included.

@@ -1,7 +1,19 @@
-//! Belief networks: their bound and likelihood against enumeration, the estimators on them, and twenty layers in training.
+//! Belief networks: their bound and likelihood against enumeration, the estimators on them, twenty layers in training, and
+//! what the command line of `sbn-vae` takes and refuses.
+#[allow(dead_code)]
+#[path = "../experiments/sbn-vae/args.rs"]
+mod args;
+#[allow(dead_code)]
+#[path = "../experiments/sbn-vae/presets.rs"]
+mod presets;
+
+use args::{Args, Config};
+use clap::Parser;
+use std::path::Path;
+use std::process::Command;
 use tch::{Device, Kind, Tensor};
 use thruway::dist::bernoulli::Code;
-use thruway::estimators::{Built, Estimator, Knobs, Place, Sizes, Variables};
+use thruway::estimators::{Built, Cascade, Estimator, Knobs, Place, Sizes, Variables, cascade};
 use thruway::nn::belief::{Hidden, Init, Prior, Shape};
 use thruway::nn::elbo::Kl;
 use thruway::nn::likelihood::{bounds, log_weights};
@@ -232,6 +244,50 @@ fn categorical_flips_by_the_first_layer_are_unbiased_too() {
     }
 }
 
+/// In a cascade the flips by columns are those by evaluation: of the last layer in any network, of the first where the bits
+/// after it have no choice (weights so large that noise does not matter).
+#[test]
+fn flips_of_a_cascade_by_columns_are_the_naive_ones() {
+    struct Naive<'a>(Elbo<'a>);
+    impl Cascade for Naive<'_> {
+        fn depth(&self) -> usize {
+            self.0.depth()
+        }
+        fn logits(&self, layer: usize, before: &[Tensor]) -> thruway::Result<Tensor> {
+            self.0.logits(layer, before)
+        }
+        fn loss(&self, states: &[Tensor]) -> thruway::Result<Tensor> {
+            self.0.loss(states)
+        }
+    }
+    let x = images(1).expand([7, PIXELS], false).contiguous();
+    for (hidden, first) in [0, 1].into_iter().flat_map(|h| [(h, Estimator::St), (h, Estimator::LocalExpectation)]) {
+        let net = tiny(&[4, 3], None, hidden);
+        if first == Estimator::LocalExpectation {
+            let _guard = tch::no_grad_guard();
+            for (_, p) in net.params().iter().filter(|(n, _)| n.starts_with("encoder.1")) {
+                let _ = p.shallow_clone().g_mul_scalar_(1e5);
+            }
+        }
+        let mut layers = build(Estimator::LocalExpectation, &net, None);
+        layers[0] = build(first, &net, None).remove(0);
+        let grads = |loss: &dyn Fn(&mut HostNoise) -> Tensor| {
+            let total = loss(&mut HostNoise::new(3)).sum(Kind::Float);
+            let all: Vec<&Tensor> =
+                net.params().iter().filter(|(n, _)| n.starts_with("encoder")).map(|(_, t)| t).collect();
+            let g = Tensor::run_backward(&[total], &all, false, false);
+            Tensor::cat(&g.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0)
+        };
+        let elbo = || Elbo::new(&net, &x, Kl::Sampled).unwrap();
+        let fast = grads(&|noise| elbo().surrogate_loss(&layers, 1, noise).unwrap());
+        let slow = grads(&|noise| cascade::surrogate_loss(&Naive(elbo()), net.variables(), &layers, noise).unwrap());
+        // f32 sums of a few dozen terms
+        let off = largest(&(&fast - &slow)) / largest(&slow);
+        assert!(off < 1e-5, "{} first, {hidden} hidden: off by {off:e}", first.name());
+        assert!(largest(&slow) > 1e-2);
+    }
+}
+
 #[test]
 fn a_network_of_another_kind_is_refused() {
     let refuses = |shape: Shape, word: &str| {
@@ -289,4 +345,92 @@ fn twenty_stochastic_layers_train() {
         assert!(last < first - 10.0, "{}: {first} to {last}", e.name());
         assert!(losses.iter().all(|l| *l < first + 100.0), "{} left its course", e.name());
     }
+}
+
+fn parsed(flags: &str) -> (Args, thruway::Result<Config>) {
+    let args = Args::parse_from(std::iter::once("sbn-vae").chain(flags.split_whitespace()));
+    let config = Config::new(&args);
+    (args, config)
+}
+
+/// Before there is a run directory, and by the name of the flag.
+#[test]
+fn options_without_effect_or_sense_are_refused() {
+    for (flags, words) in [
+        // a number of draws that the estimator does not have
+        ("--estimator reinforce --samples 4", "reinforce takes no --samples"),
+        ("--estimator nvil --samples 2", "nvil takes no --samples"),
+        ("--estimator muprop --samples 2", "muprop takes no --samples"),
+        ("--estimator arm --samples 2", "arm takes no --samples"),
+        ("--estimator rebar --samples 2", "rebar takes no --samples"),
+        ("--estimator relax --samples 3", "relax takes no --samples"),
+        ("--estimator exact --samples 3 --latent-dim 4", "exact takes no --samples"),
+        ("--estimator st --samples 0", "--samples must be at least 1, got 0"),
+        ("--estimator disarm --samples 3", "disarm: samples must be"),
+        ("--estimator st --interval 0.1", "st takes no --interval"),
+        // no bound, or no closed form
+        ("--estimator vimco --kl analytic", "no bound; give --kl sampled"),
+        ("--preset reinmax-2x200 --estimator vimco", "no bound; give --kl sampled"),
+        ("--estimator st --layers 2 --kl analytic", "--kl analytic is for one stochastic layer"),
+        ("--estimator exact", "--latent-dim with --estimator exact must be"),
+        ("--estimator exact --categorical-dim 10 --latent-dim 5", "got 5"),
+        // swallowed
+        ("--estimator st --categorical-dim 3 --code plus-minus", "--code changes nothing"),
+        ("--estimator st --cv-lr 0.01", "--cv-lr is for estimators that learn, and st does not"),
+        ("--hidden-layers 0 --hidden-dim 30", "--hidden-dim changes nothing without hidden layers"),
+        ("--preset gsb-sbn1 --activation tanh", "--activation changes nothing without hidden layers"),
+        ("--grad-draws 1", "--grad-draws must be 0, or at least 2"),
+    ] {
+        let error = parsed(flags).1.expect_err(flags).to_string();
+        assert!(error.contains(words), "{flags}: {words:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn a_configuration_holds_what_is_used_and_what_was_changed() {
+    let of = |flags: &str| parsed(flags).1.unwrap_or_else(|e| panic!("{flags}: {e}"));
+    for estimator in ["reinforce", "nvil", "muprop", "arm", "rebar", "relax"] {
+        assert_eq!(of(&format!("--estimator {estimator}")).samples, None, "{estimator}");
+    }
+    assert_eq!(of("--estimator rodeo").samples, Some(2));
+    assert_eq!((of("--estimator st").samples, of("--estimator st").draws()), (Some(2), 2));
+    assert_eq!((of("--estimator disarm --samples 4").samples, of("--estimator disarm").draws()), (Some(4), 1));
+    assert_eq!(of("--estimator exact --latent-dim 8").samples, None);
+    for (flags, want) in [
+        ("--preset rodeo-2x200", vec![]),
+        ("--preset rodeo-2x200 --estimator relax --epochs 3 --grad-draws 5 --ll-samples 7", vec![]),
+        ("--preset reinmax-2x200 --samples 3 --dataset omniglot", vec![]),
+        ("--preset gsb-vae --samples 5", vec![]),
+        ("--preset rodeo-2x200 --lr 0.01 --estimator disarm", vec!["lr 0.01, preset 0.001"]),
+        ("--preset rodeo-2x200 --estimator relax --tau 0.1", vec![]),
+        ("--preset rodeo-2x200 --estimator relax --tau 0.5", vec!["tau 0.5, preset 0.1"]),
+        (
+            "--preset rodeo-2x200 --kl analytic --train-images 100",
+            vec!["train images 100, preset 50000", "kl analytic, preset sampled"],
+        ),
+    ] {
+        let (args, config) = parsed(flags);
+        assert_eq!(config.unwrap().beside_preset(&args).unwrap().unwrap(), want, "{flags}");
+    }
+    let (args, config) = parsed("--lr 0.01");
+    assert_eq!(config.unwrap().beside_preset(&args).unwrap(), None, "no preset, nothing beside it");
+}
+
+#[test]
+fn sweep_files_hold_runs_that_sbn_vae_takes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/sbn-vae/sweeps");
+    let mut runs = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().path();
+        let mut c = Command::new(env!("CARGO_BIN_EXE_thruway"));
+        let o = c.args(["sweep", "--dry-run"]).arg(&file).current_dir(std::env::temp_dir()).output().unwrap();
+        assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+        for line in String::from_utf8(o.stdout).unwrap().lines() {
+            let words = line.split_whitespace().skip_while(|w| !w.ends_with("/sbn-vae"));
+            let args = Args::try_parse_from(words).unwrap_or_else(|e| panic!("{}: {line}: {e}", file.display()));
+            Config::new(&args).unwrap_or_else(|e| panic!("{}: {line}: {e}", file.display()));
+            runs += 1;
+        }
+    }
+    assert!(runs > 200, "{runs} runs");
 }

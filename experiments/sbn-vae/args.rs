@@ -2,10 +2,12 @@
 use crate::presets::{Defaults, Preset, defaults};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thruway::data::{Binarisation, ImageSet};
 use thruway::dist::bernoulli::Code;
 use thruway::error::{Error, Result};
-use thruway::estimators::{Estimator, Knobs, Sizes, Tau};
+use thruway::estimators::{Built, Estimator, GradEstimator, Knobs, Sizes, Tau};
+use thruway::exact;
 use thruway::nn::belief::{Hidden, Init, Prior, Shape};
 use thruway::nn::elbo::Kl;
 use thruway::nn::vae::PIXELS;
@@ -35,7 +37,7 @@ pub struct Args {
     #[arg(long)]
     pub estimator: Option<String>,
     /// Draws K of a step: the estimator's own number, or for a drop-in independent draws whose losses are averaged; for
-    /// gumbel-rao its Monte Carlo samples [default: the preset's; 2]
+    /// gumbel-rao its Monte Carlo samples. Refused where the estimator has no choice [default: the preset's; 2]
     #[arg(long, allow_hyphen_values = true)]
     pub samples: Option<i64>,
     /// Temperature of the surrogate: a number, linear:FROM:TO:STEPS or exponential:FROM:TO:STEPS; rebar, relax: where it starts
@@ -106,7 +108,7 @@ pub struct Args {
     /// Draws for the test log-likelihood at the end of the run (GSB: 200); 0: none
     #[arg(long, default_value_t = 200, allow_hyphen_values = true)]
     pub ll_samples: i64,
-    /// Gradients of one batch at each evaluation, for their variance; 0: none
+    /// Gradients of one batch at each evaluation, for their variance, at least 2; 0: none
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     pub grad_draws: i64,
     #[command(flatten)]
@@ -178,6 +180,7 @@ impl Config {
         let estimator = Estimator::by_name(args.estimator.as_deref().unwrap_or(d.estimator))?;
         let categorical_dim = at_least(2, "--categorical-dim", args.categorical_dim.or(d.categories).unwrap_or(2))?;
         let own = estimator.name() == d.estimator;
+        let given = args.samples.map(|n| at_least(1, "--samples", n)).transpose()?;
         let steps = args.steps.map(|n| at_least(1, "--steps", n)).transpose()?;
         let epochs = args.epochs.map(|n| at_least(1, "--epochs", n)).transpose()?;
         // a length given replaces the preset's, whichever unit it is in
@@ -191,16 +194,18 @@ impl Config {
         let preset = args.preset.and_then(|p| Some(p.to_possible_value()?.get_name().to_string()));
         let optimizer = args.optimizer.map_or_else(|| Optimizer::from_str(d.optimizer, false), Ok);
         let whole = if dataset == ImageSet::Omniglot { 23_000 } else { 50_000 };
-        // estimators of pairs need an even number, those of one draw none
-        let samples = args.samples.or(d.samples).filter(|_| estimator != Estimator::GumbelRao).or(args.samples);
-        Ok(Config {
+        let samples = given.or(d.samples).filter(|_| estimator != Estimator::GumbelRao).or(given);
+        // where RODEO's authors start RELAX's temperature
+        let theirs = args.preset.unwrap_or(Preset::Rodeo2x200) == Preset::Rodeo2x200 && estimator == Estimator::Relax;
+        let relax = theirs.then_some("0.1");
+        let mut config = Config {
             dataset,
             preset,
             binarisation: args.binarisation.unwrap_or(d.binarisation),
             train_images: at_least(1, "--train-images", args.train_images.unwrap_or(whole))?,
             estimator,
             samples,
-            tau: args.tau.clone().or(d.tau.filter(|_| own).map(String::from)),
+            tau: args.tau.clone().or(d.tau.filter(|_| own).or(relax).map(String::from)),
             gap: args.gap,
             decay: args.decay,
             interval: args.interval,
@@ -225,7 +230,84 @@ impl Config {
             steps,
             ll_samples: at_least(0, "--ll-samples", args.ll_samples)?,
             grad_draws: at_least(0, "--grad-draws", args.grad_draws)?,
-        })
+        };
+        config.refuse_what_goes_unused(args)?;
+        config.refuse_what_cannot_be()?;
+        // built once with the smallest sizes: what it refuses it refuses here, and what it takes and learns shows
+        let built =
+            estimator.build(&config.knobs(Sizes { latents: Some(1), context: Some(1), ..Sizes::default() })?)?;
+        if matches!(built, Built::Wide(..)) && !config.takes_samples() {
+            config.samples = None;
+            if given.is_some() {
+                estimator.build(&Knobs { samples: given, ..config.knobs(Sizes::default())? })?;
+            }
+        }
+        if args.cv_lr.is_some() && built.parameters().is_empty() {
+            return Err(Error::Usage(format!(
+                "--cv-lr is for estimators that learn, and {} does not",
+                estimator.name()
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Options that would change nothing.
+    fn refuse_what_goes_unused(&self, args: &Args) -> Result<()> {
+        let unused = |flag: &str, why: &str| Err(Error::Usage(format!("{flag} changes nothing {why}; leave it out")));
+        if args.code.is_some() && self.categorical_dim > 2 {
+            return unused("--code", &format!("for variables of {} classes", self.categorical_dim));
+        }
+        if self.hidden_layers == 0 && (args.hidden_dim.is_some() || args.activation.is_some()) {
+            let flag = if args.hidden_dim.is_some() { "--hidden-dim" } else { "--activation" };
+            return unused(flag, "without hidden layers");
+        }
+        if self.grad_draws == 1 {
+            return Err(Error::range("--grad-draws", "0, or at least 2 for a variance", 1));
+        }
+        Ok(())
+    }
+
+    /// Settings that do not go together.
+    fn refuse_what_cannot_be(&self) -> Result<()> {
+        let sampled = |why: &str| Err(Error::Usage(format!("--kl analytic {why}; give --kl sampled")));
+        if self.kl == Kl::Analytic && self.layers > 1 {
+            return sampled("is for one stochastic layer: the divergence of several has no closed form");
+        }
+        if self.kl == Kl::Analytic && self.estimator == Estimator::Vimco {
+            return sampled("would take the divergence out of the bound that vimco optimises, and leave no bound");
+        }
+        let states = (self.categorical_dim as f64).powi(self.latent_dim.min(10_000) as i32);
+        if self.estimator == Estimator::Exact && states > exact::MAX_STATES as f64 {
+            return Err(Error::range(
+                "--latent-dim with --estimator exact",
+                format!("few enough variables of {} classes for {} states", self.categorical_dim, exact::MAX_STATES),
+                self.latent_dim,
+            ));
+        }
+        Ok(())
+    }
+
+    /// What options given beside the preset have changed, as in `lr 0.01, preset 0.001`; length and measurements aside. `None`
+    /// without a preset.
+    pub fn beside_preset(&self, args: &Args) -> Result<Option<Vec<String>>> {
+        if args.preset.is_none() {
+            return Ok(None);
+        }
+        let bare = Args {
+            preset: args.preset,
+            dataset: args.dataset,
+            estimator: args.estimator.clone(),
+            samples: args.samples,
+            ..Args::parse_from(["sbn-vae"])
+        };
+        let (ours, theirs) = (serde_json::to_value(self)?, serde_json::to_value(Config::new(&bare)?)?);
+        let aside = ["epochs", "steps", "ll_samples", "grad_draws"];
+        let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+        let all =
+            ours.as_object().into_iter().flatten().filter(|(k, v)| !aside.contains(&k.as_str()) && theirs[*k] != **v);
+        let line =
+            |(k, v): (&String, &Value)| format!("{} {}, preset {}", k.replace('_', " "), text(v), text(&theirs[k]));
+        Ok(Some(all.map(line).collect()))
     }
 
     /// Whether the number of draws is the estimator's own business.

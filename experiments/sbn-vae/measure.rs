@@ -27,7 +27,9 @@ pub fn frozen(net: &BeliefNet, split: &Split, stream: &SideStream, step: i64) ->
 }
 
 /// Natural logarithm of the mean over the recognition network's parameters of the variance of the step's gradient, from
-/// Adam's moments: `v / (1 - beta2^t) - (m / (1 - beta1^t))^2`, at least 0. `None` before the first step or without moments.
+/// Adam's moments: `v / (1 - beta2^t) - (m / (1 - beta1^t))^2`, at least 0. As m scatters too, it is low by the factor
+/// `1 - (1 - beta1) / (1 + beta1)` where gradients are stationary and independent; and it holds the variance between
+/// minibatches. `None` before the first step or without moments.
 pub fn log_variance_by_moments(state: &[(String, Tensor)], betas: (f64, f64)) -> Result<Option<f64>> {
     let find = |name: &str| state.iter().find(|(n, _)| n == name).map(|(_, t)| t);
     let (mut sum, mut count) = (0.0, 0);
@@ -45,7 +47,8 @@ pub fn log_variance_by_moments(state: &[(String, Tensor)], betas: (f64, f64)) ->
 }
 
 /// The same variance from `draws` gradients of one batch, given by `gradient` (which leaves it in the parameters): unbiased
-/// in each coordinate. The estimators' own state is put back afterwards.
+/// in each coordinate. Moving averages of the estimators go on from one of these gradients to the next; all of their state
+/// is put back afterwards.
 pub fn log_variance(
     net: &BeliefNet,
     estimators: &[Built],

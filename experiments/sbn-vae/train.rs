@@ -29,8 +29,10 @@ struct Progress {
     /// Sum of the losses of the epoch so far, over images; and their number.
     sum: f64,
     images: f64,
-    /// Seconds of training in the epoch so far.
+    /// Seconds of training in the epoch so far, and in the whole epochs before it.
     seconds: f64,
+    #[serde(default)]
+    epoch_seconds: Vec<f64>,
     /// Metrics of the last end of an epoch, for the summary.
     last: Map<String, Value>,
 }
@@ -187,12 +189,16 @@ fn mean_loss(net: &BeliefNet, estimators: &[Built], config: &Config, x: &Tensor)
 /// The whole run.
 pub fn run(args: Args) -> Result<()> {
     let config = Config::new(&args)?;
-    config.estimator.build(&config.knobs(Sizes { latents: Some(1), ..Sizes::default() })?)?; // what it refuses, at once
     let seed = args.run.seed;
     let device = args.run.prepare()?;
     let loaded = data::load(config.dataset, Fetch::Allowed)?;
+    let whole = loaded.train.size()[0];
+    if let Some(n) = args.train_images.filter(|n| *n > whole) {
+        return Err(Error::range("--train-images", format!("at most the {whole} there are"), n));
+    }
     let split = images::split(&loaded, &config, seed, device)?;
     let mut recorded = serde_json::to_value(&config)?;
+    recorded["beside_preset"] = json!(config.beside_preset(&args)?);
     recorded["edition"] = json!(loaded.edition);
     recorded["data"] = json!({
         "sample": loaded.is_sample(), "train": split.train.len(), "test": split.test.len(),
@@ -249,6 +255,7 @@ pub fn run(args: Args) -> Result<()> {
             let mut metrics = vec![("train_neg_elbo", at.sum / at.images)];
             if end_of_epoch {
                 metrics.push(("epoch_s", at.seconds));
+                at.epoch_seconds.push(at.seconds);
                 (at.batch, at.epoch) = (0, at.epoch + 1);
             }
             (at.sum, at.images, at.seconds) = (0.0, 0.0, 0.0);
@@ -278,6 +285,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     run.save(at.step, at.epoch, &at.checkpoint(&trained, &order, device)?)?;
     let mut metrics = std::mem::take(&mut at.last);
+    if let Some(median) = median(&mut at.epoch_seconds) {
+        metrics.insert("epoch_s".into(), median.into());
+    }
     if config.ll_samples > 0 {
         run.pause();
         let bounds = measure::of_part(&trained.net, &split.test, config.ll_samples, &stream, at.step)?;
@@ -285,6 +295,13 @@ pub fn run(args: Args) -> Result<()> {
     }
     run.finish(at.step, at.epoch, metrics)?;
     Ok(())
+}
+
+/// Of at least one number.
+fn median(of: &mut [f64]) -> Option<f64> {
+    of.sort_by(f64::total_cmp);
+    let n = of.len();
+    (n > 0).then(|| 0.5 * (of[(n - 1) / 2] + of[n / 2]))
 }
 
 impl Progress {

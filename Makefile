@@ -8,7 +8,7 @@ BIN := $(TARGET)/release
 SWEEP := $(BIN)/thruway sweep
 
 .NOTPARALLEL:
-.PHONY: help setup build run test doctor data clean vae poly probe table2 table2-all table5 figure2 table7 tables report \
+.PHONY: help setup build run test doctor data clean vae poly poly-foust probe table2 table2-all table5 figure2 table7 tables report \
 	estimators bench bench-step bench-delta bench-times parity smoke sbn-grad sbn-grad-sweeps sbn-grad-tables sbn-train \
 	bnn bnn-gpu30 bnn-table1 semhash semhash-tables semhash-bench stochbp stochbp-tables nas nas-surrogate nas-table4 nas-tables listops \
 	listops-table1 sbn-vae like-for-like like-for-like-more gradient-variance foust-deep foust-table1 gsb-table3
@@ -50,6 +50,9 @@ vae: build ## one VAE with the paper's settings: make vae PRESET=8x4 ESTIMATOR=r
 
 poly: build ## polynomial programming (Fig. 1)
 	$(SWEEP) experiments/poly/sweeps/figure1.json --jobs $(JOBS)
+
+poly-foust: build ## the toy problem of the FouST paper (Fig. 1 there; seconds)
+	$(SWEEP) experiments/poly/sweeps/foust-figure1.json --jobs $(JOBS)
 
 sbn-grad: build ## accuracy of every method for stochastic binary networks, small network (PSA paper, Figs. 2 and 3; 37 minutes on a shared core)
 	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100

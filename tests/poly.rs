@@ -279,6 +279,10 @@ fn what_makes_no_sense_is_refused() {
         ("--estimator st --gap 1", "st takes no --gap"),
         ("--estimator gumbel-rao --samples 0", "gumbel-rao: samples must be at least 1, got 0"),
         ("--estimator exact --tau 1", "exact takes no --tau"),
+        ("--estimator vimco", "vimco optimises a bound"),
+        ("--estimator st --interval 0.1", "st takes no --interval"),
+        ("--estimator foust --interval 2", "foust: interval must be in [0, 1], got 2"),
+        ("--estimator foust --scale 0", "foust: scale must be positive and finite, got 0"),
     ] {
         let o = poly(place.path(), arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&o.stderr);

@@ -41,6 +41,13 @@ pub struct Args {
     /// Gap of gst, nats [default: 1.0]
     #[arg(long, allow_hyphen_values = true)]
     pub gap: Option<f64>,
+    /// Interval of foust's uniform noise, relative to the scale; 0 is off [default: 0.1 (FouST, Appendix E)]
+    #[arg(long, allow_hyphen_values = true)]
+    pub interval: Option<f64>,
+    /// Scale of foust's representation; 1 is off, and here others change no more than rounding, as the objective undoes them
+    /// [default: 1]
+    #[arg(long, allow_hyphen_values = true)]
+    pub scale: Option<f64>,
     /// Optimizer (Appendix F.2)
     #[arg(long, value_enum, default_value_t = Method::Adam)]
     pub optimizer: Method,
@@ -72,6 +79,10 @@ pub struct Config {
     pub tau: Option<String>,
     pub samples: Option<i64>,
     pub gap: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
     pub optimizer: Method,
     pub lr: f64,
     pub batch_size: i64,
@@ -97,7 +108,13 @@ impl Config {
         }
         let sizes = Sizes { latents: Some(args.latent_dim.max(1)), ..Sizes::default() };
         let tau_knob = tau.as_deref().map(str::parse::<Tau>).transpose()?;
-        let knobs = Knobs { tau: tau_knob, samples, gap, code, sizes, ..Knobs::default() };
+        let (interval, scale) = (args.interval, args.scale);
+        let knobs = Knobs { tau: tau_knob, samples, gap, interval, scale, code, sizes, ..Knobs::default() };
+        if estimator == Estimator::Vimco {
+            return Err(Error::Usage(
+                "vimco optimises a bound of several draws, which is not poly's objective; try sbn-vae".into(),
+            ));
+        }
         if !estimator.build(&knobs)?.parameters().is_empty() {
             let name = estimator.name();
             return Err(Error::Usage(format!(
@@ -121,6 +138,8 @@ impl Config {
             tau,
             samples,
             gap,
+            interval,
+            scale,
             optimizer: args.optimizer,
             lr: args.lr,
             batch_size: positive("--batch-size", args.batch_size)?,

@@ -134,11 +134,11 @@ fn sampled_loss(problem: &Problem, estimator: &Built, config: &Config, theta: &T
     }
     if config.estimator.claims().variables == Takes::Boolean {
         let difference = batch.f_select(-1, 0)? - batch.f_select(-1, 1)?; // the logit of X_l = 1
-        return Ok(mean(estimator.surrogate_loss(
-            &difference,
-            &|z: &Tensor| problem.losses_of(z),
-            &mut TorchNoise,
-        )?)?);
+        let losses = |z: &Tensor| match config.scale {
+            Some(scale) => problem.losses_of(&(z / scale)),
+            None => problem.losses_of(z),
+        };
+        return Ok(mean(estimator.surrogate_loss(&difference, &losses, &mut TorchNoise)?)?);
     }
     Ok(mean(estimator.surrogate_loss(&batch, &|d: &Tensor| problem.losses(d), &mut TorchNoise)?)?)
 }

@@ -1,5 +1,5 @@
 //! The report: published data, grouping by seed, comparison, page and README tables, on synthetic run directories.
-#[path = "report/generative.rs"]
+#[path = "report_cases/generative.rs"]
 mod generative;
 
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@
 //! tests: once in 250 choices of the seeds. All noise and every learned weight come from seeds of their own, so either never
 //! or always. Those tests see errors of several percent; what the control variates of RODEO, Double CV and RLOO may hide
 //! below that, the enumeration of all their draws sees.
-#[path = "score/all_draws.rs"]
+#[path = "score_cases/all_draws.rs"]
 mod all_draws;
 mod common;
 use common::stats::{Z_LIMIT, mean_and_variance, z_scores};

@@ -134,7 +134,9 @@ fn poly(dir: &Path, arguments: &str) -> Command {
 fn every_estimator_leaves_a_complete_run() {
     let place = tempfile::tempdir().unwrap();
     let learns = |e: &Estimator| !e.build(&common::plain(*e)).unwrap().parameters().is_empty();
-    for e in Estimator::ALL.iter().filter(|e| !learns(e)).map(|e| e.name()) {
+    // VIMCO has a loss of its own and is refused: `what_makes_no_sense_is_refused`
+    let served = |e: &&Estimator| !learns(e) && **e != Estimator::Vimco;
+    for e in Estimator::ALL.iter().filter(served).map(|e| e.name()) {
         for (power, target) in [(1.0, "b"), (2.0, "a"), (3.5, "b")] {
             let arguments = format!(
                 "--estimator {e} --power {power} --target {target} --steps 2 --log-every 1 --batch-size 4 --latent-dim 6"

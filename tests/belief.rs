@@ -13,7 +13,9 @@ use std::path::Path;
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
 use thruway::dist::bernoulli::Code;
-use thruway::estimators::{Built, Cascade, Estimator, Knobs, Place, Sizes, Variables, cascade};
+use thruway::estimators::{
+    Built, Cascade, Estimator, GradEstimator, Knobs, Objective, Place, Sizes, Variables, cascade,
+};
 use thruway::nn::belief::{Hidden, Init, Prior, Shape};
 use thruway::nn::elbo::Kl;
 use thruway::nn::likelihood::{bounds, log_weights};
@@ -241,6 +243,29 @@ fn categorical_flips_by_the_first_layer_are_unbiased_too() {
         // two independent means; as above
         let worst = largest(&((a - b) / ((sa.square() + sb.square()).sqrt() + 2e-5)));
         assert!(worst < 5.0, "hidden {hidden}: z = {worst}");
+    }
+}
+
+/// In one layer too, where f keeps the pre-activations of the draw.
+#[test]
+fn flips_of_one_layer_by_columns_are_the_naive_ones() {
+    let x = images(1).expand([7, PIXELS], false).contiguous();
+    for (categories, samples, kl) in
+        [(None, 1, Kl::Sampled), (None, 3, Kl::Analytic), (Some(4), 1, Kl::Sampled), (Some(4), 3, Kl::Analytic)]
+    {
+        let net = tiny(&[5], categories, 0);
+        let estimator = &build(Estimator::LocalExpectation, &net, Some(samples))[0];
+        let elbo = Elbo::new(&net, &x, kl).unwrap();
+        let grad = |f: &dyn Objective| {
+            let logits = Cascade::logits(&elbo, 0, &[]).unwrap().squeeze_dim(0).detach().set_requires_grad(true);
+            let loss = estimator.surrogate_loss(&logits, f, &mut HostNoise::new(3)).unwrap();
+            loss.sum(Kind::Float).backward();
+            logits.grad()
+        };
+        let (fast, slow) = (grad(&elbo), grad(&|b: &Tensor| elbo.at(b)));
+        let off = largest(&(&fast - &slow)) / largest(&slow);
+        assert!(off < 1e-5, "{categories:?} classes, {samples} samples: off by {off:e}");
+        assert!(largest(&slow) > 1e-2);
     }
 }
 

@@ -462,7 +462,14 @@ impl Objective for Decoder {
             None => Rest::Pixels(self.target.shallow_clone()),
         };
         let linear = Some(self.linear.shallow_clone());
-        self.tells.then_some(FirstLayer { weight: &self.weight, bias: Some(&self.bias), linear, rest, besides: None })
+        self.tells.then_some(FirstLayer {
+            weight: &self.weight,
+            bias: Some(&self.bias),
+            pre: None,
+            linear,
+            rest,
+            besides: None,
+        })
     }
 }
 

@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<()> {
             }
             adam.restore(|n| c.tensor(&format!("optimizer.{n}")).ok().map(Tensor::shallow_clone))?;
             order = c.tensor("order")?.shallow_clone();
-            at = serde_json::from_value(c.state.clone())?;
+            at = run.state(c)?;
             seeding::restore(device, c)?;
         }
         // so that a run killed in its first seconds resumes like any other

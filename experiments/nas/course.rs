@@ -1,7 +1,7 @@
 //! The way through the epochs, which a search on images and the training of one cell share: shuffled images, the log, checkpoints,
 //! the end. And what both sum up on it.
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::ops::AddAssign;
 use tch::{Device, Kind, Reduction, Tensor};
 use thruway::error::{Error, Result};
@@ -48,6 +48,14 @@ struct Position {
     batch: i64,
 }
 
+/// The state of a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    position: Position,
+    /// What the work itself keeps.
+    work: Value,
+}
+
 /// Goes all the way, or on from a checkpoint.
 pub fn go<W: Work>(
     mut run: Run,
@@ -64,9 +72,10 @@ pub fn go<W: Work>(
     let mut order = Tensor::f_zeros([0], (Kind::Int64, Device::Cpu))?;
     if let Some(mut c) = checkpoint {
         order = c.tensor("order")?.shallow_clone();
-        at = serde_json::from_value(c.state["position"].take())?;
+        let kept: Kept = run.state(&c)?;
+        at = kept.position;
         seeding::restore(device, &c)?;
-        c.state = c.state["work"].take();
+        c.state = kept.work;
         work.restore(c)?;
     }
     while at.step < last_step {
@@ -110,7 +119,8 @@ pub fn go<W: Work>(
 fn checkpoint_of(work: &impl Work, at: Position, order: &Tensor, device: Device) -> Result<Checkpoint> {
     let Checkpoint { mut tensors, state } = work.save()?;
     tensors.push(("order".into(), order.shallow_clone()));
-    let mut checkpoint = Checkpoint { tensors, state: json!({ "position": at, "work": state }) };
+    let state = serde_json::to_value(Kept { position: at, work: state })?;
+    let mut checkpoint = Checkpoint { tensors, state };
     seeding::capture(device, &mut checkpoint)?;
     Ok(checkpoint)
 }

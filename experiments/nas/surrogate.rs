@@ -100,7 +100,7 @@ pub fn run(args: &SurrogateArgs) -> Result<()> {
             search.restore(&c)?;
         }
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
     }
     let (population, tournament) = (config.population.unwrap_or(0), config.tournament.unwrap_or(0));
     let by_code = table.column(config.task, config.measure);

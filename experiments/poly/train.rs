@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<()> {
         tch::no_grad(|| theta.f_copy_(c.tensor("theta")?).map(drop).map_err(Error::from))?;
         optimizer.restore(|n| c.tensor(&format!("optimizer.{n}")).ok().map(Tensor::shallow_clone))?;
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
     }
     let optimum = problem.optimum()?;
 

@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
         leaves.params().load(|name| c.tensor(name).ok().map(Tensor::shallow_clone))?;
         optimizer.restore(|name| c.tensor(&format!("optimizer.{name}")).ok().map(Tensor::shallow_clone))?;
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
     }
     let seed = args.run.seed as u64;
 

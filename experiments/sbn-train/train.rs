@@ -149,7 +149,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(c) => {
             network.params().load(|n| c.tensor(&format!("model.{n}")).ok().map(Tensor::shallow_clone))?;
             order = c.tensor("order")?.shallow_clone();
-            at = serde_json::from_value(c.state.clone())?;
+            at = run.state(c)?;
             seeding::restore(device, c)?;
         }
         None => {

@@ -222,7 +222,7 @@ pub fn run(args: Args) -> Result<()> {
         trained.restore(&c)?;
         order = c.tensor("order")?.shallow_clone();
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
     } else {
         // so that a run killed in its first seconds resumes like any other
         run.save(0, 0, &at.checkpoint(&trained, &order, device)?)?;

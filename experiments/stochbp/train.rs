@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         optimizer.restore(|n| c.tensor(&format!("optimizer.{n}")).ok().map(Tensor::shallow_clone))?;
         seeding::restore(device, &c)?;
-        at = serde_json::from_value(c.state)?;
+        at = run.state(&c)?;
     }
     let side = |purpose: &str| SideStream::new(device, args.run.seed, purpose);
     let (evaluation, probe) = (side("evaluation"), side("probe"));

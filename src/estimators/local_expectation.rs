@@ -88,7 +88,8 @@ struct Flips<'a> {
     l: i64,
     /// Other classes, K - 1.
     others: i64,
-    /// Class of each flip, i64, `[M, B, L, K - 1]` (categorical).
+    /// Class drawn, i64, `[M, B, L, 1]`, and that of each flip, `[M, B, L, K - 1]` (categorical).
+    drawn: Tensor,
     targets: Tensor,
 }
 
@@ -96,15 +97,17 @@ impl<'a> Flips<'a> {
     fn new(variables: Variables, draws: &'a Tensor) -> Result<Self> {
         let size = draws.size();
         let (m, b, l) = (size[0], size[1], size[2]);
-        let (others, targets) = match variables {
-            Variables::Boolean(_) => (1, Tensor::new()),
+        let (others, drawn, targets) = match variables {
+            Variables::Boolean(_) => (1, Tensor::new(), Tensor::new()),
             Variables::Categorical => {
                 let k = size[3];
                 let step = Tensor::f_arange_start(1, k, (Kind::Int64, draws.device()))?;
-                (k - 1, (draws.f_argmax(-1, true)? + step).f_remainder(k)?)
+                let drawn = draws.f_argmax(-1, true)?;
+                let targets = (&drawn + step).f_remainder(k)?;
+                (k - 1, drawn, targets)
             }
         };
-        Ok(Flips { variables, draws, m, b, l, others, targets })
+        Ok(Flips { variables, draws, m, b, l, others, drawn, targets })
     }
 
     /// Variables in one piece, for this many numbers a flip and draw.
@@ -156,8 +159,11 @@ impl<'a> Flips<'a> {
             let want = format!("weights [H, {}]", l * k);
             return Err(Error::shape("first layer", want, layer.weight.size()));
         }
-        let x = self.variables.encode(self.draws)?.f_reshape([m, b, l * k])?;
-        let pre = x.f_linear(layer.weight, layer.bias)?; // [M, B, H]
+        let pre = match &layer.pre {
+            Some(kept) if kept.size() == [m, b, h] => kept.shallow_clone(),
+            Some(kept) => return Err(Error::shape("first layer", format!("pre-activations {:?}", [m, b, h]), kept.size())),
+            None => self.variables.encode(self.draws)?.f_reshape([m, b, l * k])?.f_linear(layer.weight, layer.bias)?,
+        }; // [M, B, H]
         let columns = layer.weight.f_transpose(0, 1)?; // [L K, H]
         let change = match &layer.rest {
             Rest::Network(rest) => self.by_columns(&pre, &columns, rest)?,
@@ -195,7 +201,7 @@ impl<'a> Flips<'a> {
                 kernel::boolean(&rows, columns, &bits, code.slope())?
             }
             Variables::Categorical => {
-                let classes = self.draws.f_argmax(-1, false)?.f_view([m * b, l])?;
+                let classes = self.drawn.f_reshape([m * b, l])?;
                 kernel::categorical(&rows, &columns.f_reshape([l, others + 1, h])?, &classes)?
             }
         };
@@ -233,8 +239,7 @@ impl<'a> Flips<'a> {
                         let at = (class + first.f_view([1, 1, n, 1])?).f_permute([0, 2, 3, 1])?.f_reshape([-1])?;
                         Ok(columns.f_reshape([n * k, h])?.f_index_select(0, &at)?.f_view([m, n, c, b, h])?)
                     };
-                    let drawn = self.draws.f_narrow(2, from, n)?.f_argmax(-1, true)?;
-                    rows(&self.targets.f_narrow(2, from, n)?)? - rows(&drawn)?
+                    rows(&self.targets.f_narrow(2, from, n)?)? - rows(&self.drawn.f_narrow(2, from, n)?)?
                 }
             };
             let all = (moved + &at).f_reshape([m * n * others, b, h])?;
@@ -248,8 +253,7 @@ impl<'a> Flips<'a> {
             Variables::Boolean(_) => Ok((self.step()? * s).f_unsqueeze(-1)?),
             Variables::Categorical => {
                 let s = s.f_expand_as(self.draws)?;
-                let drawn = (&s * self.draws).f_sum_dim_intlist(-1, true, s.kind())?;
-                Ok(s.f_gather(-1, &self.targets, false)? - drawn)
+                Ok(s.f_gather(-1, &self.targets, false)? - s.f_gather(-1, &self.drawn, false)?)
             }
         }
     }

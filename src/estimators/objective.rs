@@ -51,6 +51,8 @@ pub struct FirstLayer<'a> {
     pub weight: &'a Tensor,
     /// c, `[H]`.
     pub bias: Option<&'a Tensor>,
+    /// `W x + c` at the sample that f was evaluated at last, `[M, B, H]`, where f has kept it: a product saved.
+    pub pre: Option<Tensor>,
     /// s, `[B, L]` or `[B, L, K]` or broadcast to it: terms of f linear in the sample, as `log q` and `log prior` are.
     pub linear: Option<Tensor>,
     /// What follows.

@@ -2,7 +2,7 @@
 //!
 //! `softplus(a + d) - softplus(a) = log(1 - p + p e^d)` with `p = sigmoid(a)`, and the sum of logarithms is the logarithm of a
 //! product. With `1 - p`, `p` and `e^d` at hand a flip costs a multiply-add and a multiplication an output, in place of an
-//! exponential and a logarithm; the exponent is taken out of the running product every few factors. Each factor lies
+//! exponential and a logarithm; the logarithm of the running product is taken once in many factors. Each factor lies
 //! between 1 and `e^d`, so a product of n of them is safe while `n |d| < 80`. It is also more accurate in f32 than the
 //! difference of two sums of the size of the loss.
 //!
@@ -11,13 +11,14 @@ use super::real::Real;
 use crate::autograd::slices::slice;
 use crate::error::{Error, Result};
 use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
-/// Factors side by side: one vector of AVX-512.
+/// Rows are padded to as many numbers: one vector of AVX-512.
 const LANES: usize = 16;
-/// Flips that share the loads of a row.
-const SIDE: usize = 4;
+/// Flips that share the loads of a row: as many chains of multiplications as hide each other's latency.
+const SIDE: usize = 5;
 /// Rows that share a pass over the columns, so that those are read from memory once for all of them.
 const ROWS: usize = 8;
 /// Largest move of a pre-activation by one entry; beyond it a single exponential would leave the range of f32.
@@ -48,7 +49,7 @@ struct Ready<'a> {
     up: &'a [f32],
     down: &'a [f32],
     width: usize,
-    /// Factors that one product may take between two looks at its exponent.
+    /// Factors that one product may take before its logarithm must be.
     every: usize,
 }
 
@@ -81,16 +82,10 @@ fn prepare<T>(
     })
 }
 
+/// The largest absolute value, or NaN: without their sign, numbers are ordered as their bits, and NaN comes last.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
 fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    for x in x.chunks(LANES) {
-        for (l, x) in lanes.iter_mut().zip(x) {
-            // NaN stays
-            *l = if *l >= x.abs() || l.is_nan() { *l } else { x.abs() };
-        }
-    }
-    lanes.into_iter().fold(0.0, |m: f32, x| if m >= x || m.is_nan() { m } else { x })
+    f32::from_bits(x.iter().fold(0, |m, x| m.max(x.to_bits() & !(1 << 31))))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
@@ -137,29 +132,40 @@ pub fn boolean(pre: &Tensor, columns: &Tensor, bits: &Tensor, slope: f64) -> Res
     let bits = bits.f_contiguous()?;
     let bits = slice::<f32>(&bits)?;
     let mut out = vec![0f32; (n * l) as usize];
-    let done = prepare(pre, columns, slope, 1.0, |r| boolean_loop(&r, bits, l as usize, &mut out))?;
+    let done = prepare(pre, columns, slope, 1.0, |ready| {
+        Arch::new().dispatch(Boolean { ready, bits, l: l as usize, out: &mut out });
+    })?;
     done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l])?)).transpose()
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn boolean_loop(r: &Ready, bits: &[f32], l: usize, out: &mut [f32]) {
-    let width = r.width;
-    let rows = r.p.len() / width;
-    let mut exponents = vec![0; out.len()];
-    for first in (0..rows).step_by(ROWS) {
-        for j in (0..l).step_by(SIDE) {
-            for n in first..rows.min(first + ROWS) {
-                let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
-                let here = n * l + j..n * l + l.min(j + SIDE);
-                let column = |i: usize| {
-                    let of = if bits[here.start + i] != 0.0 { r.down } else { r.up };
-                    &of[(j + i) * width..][..width]
-                };
-                products(q, p, column, r.every, &mut out[here.clone()], &mut exponents[here.clone()]);
+struct Boolean<'a> {
+    ready: Ready<'a>,
+    bits: &'a [f32],
+    l: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Boolean<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Boolean { ready: r, bits, l, out } = self;
+        let width = r.width;
+        let rows = r.p.len() / width;
+        for first in (0..rows).step_by(ROWS) {
+            for j in (0..l).step_by(SIDE) {
+                for n in first..rows.min(first + ROWS) {
+                    let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
+                    let here = n * l + j..n * l + l.min(j + SIDE);
+                    let column = |i: usize| {
+                        let of = if bits[here.start + i] != 0.0 { r.down } else { r.up };
+                        &of[(j + i) * width..][..width]
+                    };
+                    changes(simd, q, p, column, r.every, &mut out[here.clone()]);
+                }
             }
         }
     }
-    logarithms(out, &exponents);
 }
 
 /// Categorical variables moved one at a time to each of their other classes, `m + 1, m + 2, ..` modulo K from the class m:
@@ -178,146 +184,90 @@ pub fn categorical(pre: &Tensor, columns: &Tensor, classes: &Tensor) -> Result<O
     let classes = classes.f_contiguous()?;
     let classes = slice::<i64>(&classes)?;
     let mut out = vec![0f32; (n * l * (k - 1)) as usize];
-    let loops = |r: Ready| categorical_loop(&r, classes, l as usize, k as usize, &mut out);
-    let done = prepare(pre, columns, 1.0, 2.0, loops)?;
+    let done = prepare(pre, columns, 1.0, 2.0, |ready| {
+        Arch::new().dispatch(Categorical { ready, classes, l: l as usize, k: k as usize, out: &mut out });
+    })?;
     done.map(|()| Ok(Tensor::f_from_slice(&out)?.f_view([n, l, k - 1])?)).transpose()
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn categorical_loop(r: &Ready, classes: &[i64], l: usize, k: usize, out: &mut [f32]) {
-    let width = r.width;
-    let rows = r.p.len() / width;
-    let mut exponents = vec![0; out.len()];
-    let mut without = vec![0f32; width];
-    for first in (0..rows).step_by(ROWS) {
-        for j in 0..l {
-            for n in first..rows.min(first + ROWS) {
-                let class = classes[n * l + j] as usize;
-                let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
-                // e^d splits into a factor of the class left and one of the class taken
-                let left = &r.down[(j * k + class) * width..][..width];
-                for ((w, p), d) in without.iter_mut().zip(p).zip(left) {
-                    *w = p * d;
-                }
-                for o in (0..k - 1).step_by(SIDE) {
+struct Categorical<'a> {
+    ready: Ready<'a>,
+    classes: &'a [i64],
+    l: usize,
+    k: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Categorical<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Categorical { ready: r, classes, l, k, out } = self;
+        let width = r.width;
+        let rows = r.p.len() / width;
+        let mut without = vec![0f32; width];
+        for first in (0..rows).step_by(ROWS) {
+            for j in 0..l {
+                for n in first..rows.min(first + ROWS) {
+                    let class = classes[n * l + j] as usize;
+                    let (q, p) = (&r.q[n * width..][..width], &r.p[n * width..][..width]);
+                    // e^d splits into a factor of the class left and one of the class taken
+                    let left = &r.down[(j * k + class) * width..][..width];
+                    for ((w, p), d) in without.iter_mut().zip(p).zip(left) {
+                        *w = p * d;
+                    }
                     let start = (n * l + j) * (k - 1);
-                    let here = start + o..start + (k - 1).min(o + SIDE);
-                    let column = |i: usize| &r.up[(j * k + (class + o + i + 1) % k) * width..][..width];
-                    products(q, &without, column, r.every, &mut out[here.clone()], &mut exponents[here]);
+                    for o in (0..k - 1).step_by(SIDE) {
+                        let here = start + o..start + (k - 1).min(o + SIDE);
+                        let column = |i: usize| &r.up[(j * k + (class + o + i + 1) % k) * width..][..width];
+                        changes(simd, q, &without, column, r.every, &mut out[here]);
+                    }
                 }
             }
         }
     }
-    logarithms(out, &exponents);
 }
 
-/// Up to [`SIDE`] products `prod (q + r e)` with the columns e, as mantissas in [1, 2) and exponents of 2.
+/// Up to [`SIDE`] sums `sum log(q + r e)` with the columns e. The registers are spoken of by name (pulp): left to itself the
+/// compiler keeps the running products in memory. Where fewer are asked for, the last column serves again.
 #[inline(always)]
-fn products<'a>(
+fn changes<'a, S: Simd>(
+    simd: S,
     q: &[f32],
     r: &[f32],
     column: impl Fn(usize) -> &'a [f32],
     every: usize,
-    mantissas: &mut [f32],
-    exponents: &mut [i32],
+    out: &mut [f32],
 ) {
-    // plain loops: what a closure handed to an iterator does may be compiled without the vector instructions
-    if mantissas.len() == SIDE {
-        let all = four(q, r, [column(0), column(1), column(2), column(3)], every);
-        for i in 0..SIDE {
-            (mantissas[i], exponents[i]) = all[i];
-        }
-    } else {
-        for i in 0..mantissas.len() {
-            (mantissas[i], exponents[i]) = one(q, r, column(i), every);
-        }
-    }
-}
-
-type Lanes = [f32; LANES];
-
-/// Takes the exponents out: mantissas in [1, 2).
-#[inline(always)]
-fn settle(product: &mut Lanes, exponent: &mut [i32; LANES]) {
-    for i in 0..LANES {
-        let bits = product[i].to_bits();
-        exponent[i] += (bits >> 23) as i32 - 127;
-        product[i] = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000);
-    }
-}
-
-/// The product over lanes. A call of its own: inlined, its halving spoils the vector loops.
-#[inline(never)]
-fn fold(product: &Lanes, exponent: &[i32; LANES]) -> (f32, i32) {
-    let (mut m, mut x) = (*product, *exponent);
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            m[i] *= m[i + half]; // below 2^LANES in the end
-            x[i] += x[i + half];
-        }
-        half /= 2;
-    }
-    let bits = m[0].to_bits();
-    (f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000), x[0] + (bits >> 23) as i32 - 127)
-}
-
-/// Pieces of q, r and a column in whole vectors.
-#[inline(always)]
-fn vectors(x: &[f32]) -> &[Lanes] {
-    x.as_chunks().0
-}
-
-#[inline(always)]
-fn one(q: &[f32], r: &[f32], e: &[f32], every: usize) -> (f32, i32) {
-    let (q, r, e) = (vectors(q), vectors(r), vectors(e));
-    let (mut p, mut x) = ([1f32; LANES], [0; LANES]);
+    let last = out.len() - 1;
+    let (q, r) = (S::as_simd_f32s(q).0, S::as_simd_f32s(r).0);
+    let [e0, e1, e2, e3, e4] = std::array::from_fn(|i| S::as_simd_f32s(column(i.min(last))).0);
+    let one = simd.splat_f32s(1.0);
+    let mut sums = [0f32; SIDE];
+    let mut products = [0f32; SIDE * LANES];
     for from in (0..q.len()).step_by(every) {
         let here = from..q.len().min(from + every);
-        for ((q, r), e) in q[here.clone()].iter().zip(&r[here.clone()]).zip(&e[here]) {
-            for l in 0..LANES {
-                p[l] *= r[l].mul_add(e[l], q[l]);
-            }
+        let all = q[here.clone()].iter().zip(&r[here.clone()]);
+        let all = all.zip(&e0[here.clone()]).zip(&e1[here.clone()]).zip(&e2[here.clone()]);
+        let all = all.zip(&e3[here.clone()]).zip(&e4[here]);
+        let (mut p0, mut p1, mut p2, mut p3, mut p4) = (one, one, one, one, one);
+        for ((((((&q, &r), &e0), &e1), &e2), &e3), &e4) in all {
+            p0 = simd.mul_f32s(p0, simd.mul_add_e_f32s(r, e0, q));
+            p1 = simd.mul_f32s(p1, simd.mul_add_e_f32s(r, e1, q));
+            p2 = simd.mul_f32s(p2, simd.mul_add_e_f32s(r, e2, q));
+            p3 = simd.mul_f32s(p3, simd.mul_add_e_f32s(r, e3, q));
+            p4 = simd.mul_f32s(p4, simd.mul_add_e_f32s(r, e4, q));
         }
-        settle(&mut p, &mut x);
-    }
-    fold(&p, &x)
-}
-
-/// Four at a time: the loads of q and r serve all, and the four chains of multiplications hide each other's latency. One loop
-/// over lanes with all four in its body: with a loop for each the compiler shuffles single numbers, twelve times slower.
-#[inline(always)]
-fn four(q: &[f32], r: &[f32], [e0, e1, e2, e3]: [&[f32]; SIDE], every: usize) -> [(f32, i32); SIDE] {
-    let (q, r) = (vectors(q), vectors(r));
-    let (e0, e1, e2, e3) = (vectors(e0), vectors(e1), vectors(e2), vectors(e3));
-    let (mut p, mut x) = ([[1f32; LANES]; SIDE], [[0; LANES]; SIDE]);
-    for from in (0..q.len()).step_by(every) {
-        let here = from..q.len().min(from + every);
-        let (q, r) = (&q[here.clone()], &r[here.clone()]);
-        let (e0, e1, e2, e3) = (&e0[here.clone()], &e1[here.clone()], &e2[here.clone()], &e3[here]);
-        let mut now = p;
-        for i in 0..q.len() {
-            for l in 0..LANES {
-                now[0][l] *= r[i][l].mul_add(e0[i][l], q[i][l]);
-                now[1][l] *= r[i][l].mul_add(e1[i][l], q[i][l]);
-                now[2][l] *= r[i][l].mul_add(e2[i][l], q[i][l]);
-                now[3][l] *= r[i][l].mul_add(e3[i][l], q[i][l]);
-            }
+        // vectors shorter than the longest fill the front alone
+        S::as_mut_simd_f32s(&mut products).0[..SIDE].copy_from_slice(&[p0, p1, p2, p3, p4]);
+        for x in &mut products[..SIDE * size_of::<S::f32s>() / 4] {
+            *x = x.vln();
         }
-        p = now;
-        for s in 0..SIDE {
-            settle(&mut p[s], &mut x[s]);
+        for (sum, logs) in sums.iter_mut().zip(S::as_simd_f32s(&products).0) {
+            *sum += simd.reduce_sum_f32s(*logs);
         }
     }
-    [fold(&p[0], &x[0]), fold(&p[1], &x[1]), fold(&p[2], &x[2]), fold(&p[3], &x[3])]
-}
-
-/// The logarithms of all products.
-#[inline(always)]
-fn logarithms(mantissas: &mut [f32], exponents: &[i32]) {
-    for (m, e) in mantissas.iter_mut().zip(exponents) {
-        *m = *e as f32 * std::f32::consts::LN_2 + m.vln();
-    }
+    out.copy_from_slice(&sums[..=last]);
 }
 
 #[cfg(test)]

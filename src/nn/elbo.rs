@@ -37,6 +37,8 @@ pub struct Elbo<'a> {
     posterior: RefCell<Vec<Tensor>>,
     /// Bias of a linear decoder, without a graph.
     bias: Tensor,
+    /// Pixel logits of the state that a loss was asked at last, without a graph.
+    pixels: RefCell<Option<Tensor>>,
 }
 
 impl<'a> Elbo<'a> {
@@ -54,7 +56,16 @@ impl<'a> Elbo<'a> {
         let bias = net.to_pixels_bias()?;
         let input = net.input(x)?.f_unsqueeze(0)?;
         let target = x.shallow_clone();
-        Ok(Elbo { net, input, target, kl, score: false, posterior: RefCell::new(vec![]), bias })
+        Ok(Elbo {
+            net,
+            input,
+            target,
+            kl,
+            score: false,
+            posterior: RefCell::default(),
+            bias,
+            pixels: RefCell::default(),
+        })
     }
 
     /// With the derivative of `log q` in its own logits, for bounds of several draws (VIMCO).
@@ -164,7 +175,9 @@ impl Cascade for Elbo<'_> {
 
     fn loss(&self, states: &[Tensor]) -> Result<Tensor> {
         let net = self.net;
-        let mut f = bce_rows(&net.generate(0, &states[0])?, &self.target)?;
+        let pixels = net.generate(0, &states[0])?;
+        let mut f = bce_rows(&pixels, &self.target)?;
+        *self.pixels.borrow_mut() = Some(pixels.detach());
         if self.kl == Kl::Analytic {
             return Ok(f);
         }
@@ -193,11 +206,11 @@ impl Cascade for Elbo<'_> {
                 let q = self.posterior(layer).ok()?.squeeze_dim(0);
                 let top = layer + 1 == self.net.depth();
                 let p = if top { Some(net.prior().ok()?) } else { None };
-                Some(match (variables, p) {
-                    (Variables::Boolean(code), Some(p)) => (q - p) / code.slope(),
-                    (Variables::Boolean(code), None) => q / code.slope(),
-                    (Variables::Categorical, Some(p)) => q.log_softmax(-1, q.kind()) - p.log_softmax(-1, p.kind()),
-                    (Variables::Categorical, None) => q.log_softmax(-1, q.kind()),
+                // logits in place of log-probabilities: a variable's normaliser is a constant
+                let s = if let Some(p) = p { q - p } else { q };
+                Some(match variables {
+                    Variables::Boolean(code) => s / code.slope(),
+                    Variables::Categorical => s,
                 })
             }
         };
@@ -211,7 +224,7 @@ impl Cascade for Elbo<'_> {
                 bce_rows(&if layer == 0 { net.to_pixels(logits)? } else { logits }, &target)
             }))
         };
-        Some(FirstLayer { weight: decoder.first().weight(), bias: Some(bias), linear, rest, besides: None })
+        Some(FirstLayer { weight: decoder.first().weight(), bias: Some(bias), pre: None, linear, rest, besides: None })
     }
 
     fn beyond(&self, layer: usize, states: &[Tensor]) -> Result<Tensor> {
@@ -234,6 +247,10 @@ impl Objective for Elbo<'_> {
     }
 
     fn first_layer(&self) -> Option<FirstLayer<'_>> {
-        Cascade::first_layer(self, 0, &[])
+        let mut layer = Cascade::first_layer(self, 0, &[])?;
+        if matches!(layer.rest, Rest::Pixels(_)) {
+            layer.pre = self.pixels.borrow().as_ref().map(Tensor::shallow_clone);
+        }
+        Some(layer)
     }
 }

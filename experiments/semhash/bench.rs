@@ -9,6 +9,7 @@ use serde_json::json;
 use std::time::Instant;
 use tch::{Kind, Tensor};
 use thruway::error::{Error, Result};
+use thruway::kernels::heap;
 use thruway::nn::bow::{Bags, Precision};
 use thruway::report::markdown::fill_file;
 use thruway::report::table::Table;
@@ -44,6 +45,7 @@ fn processor() -> f64 {
 pub fn run(args: &BenchArgs) -> Result<()> {
     let flags = RunArgs { threads: args.threads, device: args.device.clone(), ..Args::parse_from(["semhash"]).run };
     let device = flags.prepare()?;
+    heap::keep_freed(); // as runs do
     let data = Data::load(args.words as usize)?;
     let (b, v, h, n) = (args.batch_size, data.vocabulary, args.hidden_dim, args.bits);
     for (what, value, most) in [("--batch-size", b, data.train.len() as i64), ("--rounds", args.rounds, i64::MAX)] {

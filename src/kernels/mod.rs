@@ -10,6 +10,7 @@ pub mod delta;
 pub mod elbo;
 pub mod flips;
 pub mod gumbel_rao;
+pub mod heap;
 pub mod leaky_net;
 pub mod mt19937;
 pub mod real;

@@ -5,6 +5,7 @@ use super::files;
 use super::progress::Progress;
 use super::tensorboard::EventFile;
 use super::{RunArgs, config, interrupt};
+use crate::kernels::heap;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
@@ -70,6 +71,7 @@ impl Run {
         config: Value,
     ) -> Result<(Run, Option<Checkpoint>)> {
         interrupt::watch()?;
+        heap::keep_freed();
         let dir = args.out.clone().unwrap_or(default_out);
         let record = config::record(family, args, args.device()?, config)?;
         let (lock, saved) = match args.resume {

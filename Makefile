@@ -58,7 +58,7 @@ sbn-grad: build ## accuracy of every method for stochastic binary networks, smal
 	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100
 
 sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
-	for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS); done
+	fail=0; for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
 
 sbn-grad-tables: build ## tables and figures of experiments/sbn-grad, from the results beside them
 	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
@@ -69,14 +69,14 @@ sbn-grad-tables: build ## tables and figures of experiments/sbn-grad, from the r
 		--figures experiments/sbn-grad/results/figures
 
 stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
-	for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS); done
+	fail=0; for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
 	$(BIN)/stochbp tables runs/stochbp --figures runs/figures
 
 stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
 	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
 semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (a day on one core)
-	for n in 64 8 256; do $(SWEEP) experiments/semhash/sweeps/bits$$n.toml --jobs $(JOBS); done
+	fail=0; for n in 64 8 256; do $(SWEEP) experiments/semhash/sweeps/bits$$n.toml --jobs $(JOBS) || fail=1; done; exit $$fail
 	$(BIN)/semhash tables runs/semhash --figures runs/figures
 
 semhash-tables: build ## tables of experiments/semhash/README.md, from the results beside it
@@ -106,7 +106,7 @@ like-for-like: build ## ReinMax, RLOO, DisARM, RODEO in one setting, K = 2, 50 e
 	$(SWEEP) experiments/sbn-vae/sweeps/like-for-like.toml --jobs $(JOBS)
 
 like-for-like-more: build ## the same with BSB, FouST, ST, Double CV, ARMS, and on Omniglot, 20 epochs (hours)
-	for f in more omniglot analytic; do $(SWEEP) experiments/sbn-vae/sweeps/like-for-like-$$f.toml --jobs $(JOBS); done
+	fail=0; for f in more omniglot analytic; do $(SWEEP) experiments/sbn-vae/sweeps/like-for-like-$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
 
 gradient-variance: build ## variance of the gradient after 1,000 steps: RLOO, DisARM, Double CV, RODEO, ReinMax (minutes)
 	$(SWEEP) experiments/sbn-vae/sweeps/gradient-variance.toml --jobs $(JOBS)
@@ -118,7 +118,7 @@ foust-table1: build ## time of an epoch by estimator, FouST's Table 1 (idle mach
 	$(SWEEP) experiments/sbn-vae/sweeps/foust-table1.toml --jobs 1
 
 gsb-table3: build ## time of an epoch of CSB beside Gumbel-softmax, GSB's Table 3 (idle machine)
-	$(SWEEP) experiments/sbn-vae/sweeps/gsb-table3.toml --jobs 1
+	fail=0; for f in gsb-table3 gsb-table3-vae; do $(SWEEP) experiments/sbn-vae/sweeps/$$f.toml --jobs 1 || fail=1; done; exit $$fail
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
@@ -136,7 +136,7 @@ figure2: build ## Fig. 2: the final loss by temperature
 	$(SWEEP) experiments/vae/sweeps/figure2.toml --jobs $(JOBS)
 
 table7: build ## Table 7: the search for hyper-parameters (days)
-	for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS); done
+	fail=0; for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS) || fail=1; done; exit $$fail
 
 listops: build ## ListOps with five estimators on symbols, one to three epochs, and the baselines (hours on two cores)
 	test -e runs/listops-baselines/0/summary.json || $(BIN)/listops baselines --generated --out runs/listops-baselines/0
@@ -146,7 +146,7 @@ listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (
 	$(SWEEP) experiments/listops/sweeps/table1.toml --jobs $(JOBS)
 
 nas-surrogate: build ## architecture search on NATS-Bench's table, every estimator, 20 seeds, and its probes (needs the table; about half an hour)
-	for f in surrogate log-error probe; do $(SWEEP) experiments/nas/sweeps/$$f.toml --jobs $(JOBS); done
+	fail=0; for f in surrogate log-error probe; do $(SWEEP) experiments/nas/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
 	$(BIN)/nas tables runs/nas/surrogate runs/nas/log-error runs/nas/probe --figures runs/figures
 
 nas: build ## architecture search on a part of CIFAR-10, ReinMax and STGS (about twenty minutes)

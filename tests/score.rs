@@ -1,8 +1,8 @@
 //! Score-function, antithetic and control-variate estimators: no bias whatever they have learned, learned by the right
 //! gradients, flips by rank-one updates.
 //!
-//! By chance a z-test here fails once in 150,000 a coordinate (|z| < 4.5 two-sided), 3 to 6 coordinates a test, about 160
-//! tests: once in 250 choices of the seeds. All noise and every learned weight come from seeds of their own, so either never
+//! By chance a z-test here fails once in 150,000 a coordinate (|z| < 4.5 two-sided), 3 to 6 coordinates a test, about 110
+//! tests: once in 300 choices of the seeds. All noise and every learned weight come from seeds of their own, so either never
 //! or always. Those tests see errors of several percent; what the control variates of RODEO, Double CV and RLOO may hide
 //! below that, the enumeration of all their draws sees.
 #[path = "score_cases/all_draws.rs"]

@@ -194,7 +194,10 @@ impl Config {
         let preset = args.preset.and_then(|p| Some(p.to_possible_value()?.get_name().to_string()));
         let optimizer = args.optimizer.map_or_else(|| Optimizer::from_str(d.optimizer, false), Ok);
         let whole = if dataset == ImageSet::Omniglot { 23_000 } else { 50_000 };
-        let samples = given.or(d.samples).filter(|_| estimator != Estimator::GumbelRao).or(given);
+        // one draw is for the preset's estimator and for drop-ins; another that chooses its number compares at least two
+        let chooses = estimator.claims().knobs.contains(&"samples");
+        let default = d.samples.map(|n| if own || !chooses { n } else { n.max(2) });
+        let samples = given.or(default.filter(|_| estimator != Estimator::GumbelRao));
         // where RODEO's authors start RELAX's temperature
         let theirs = args.preset.unwrap_or(Preset::Rodeo2x200) == Preset::Rodeo2x200 && estimator == Estimator::Relax;
         let relax = theirs.then_some("0.1");
@@ -275,6 +278,10 @@ impl Config {
         }
         if self.kl == Kl::Analytic && self.estimator == Estimator::Vimco {
             return sampled("would take the divergence out of the bound that vimco optimises, and leave no bound");
+        }
+        if self.doubled && self.categorical_dim > 2 {
+            let why = "has logits 2 o - 1, which is for bits; leave the preset or --categorical-dim out";
+            return Err(Error::Usage(format!("--preset reinmax-2x200 {why}")));
         }
         let states = (self.categorical_dim as f64).powi(self.latent_dim.min(10_000) as i32);
         if self.estimator == Estimator::Exact && states > exact::MAX_STATES as f64 {

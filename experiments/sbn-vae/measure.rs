@@ -29,7 +29,7 @@ pub fn frozen(net: &BeliefNet, split: &Split, stream: &SideStream, step: i64) ->
 /// Natural logarithm of the mean over the recognition network's parameters of the variance of the step's gradient, from
 /// Adam's moments: `v / (1 - beta2^t) - (m / (1 - beta1^t))^2`, at least 0. As m scatters too, it is low by the factor
 /// `1 - (1 - beta1) / (1 + beta1)` where gradients are stationary and independent; and it holds the variance between
-/// minibatches. `None` before the first step or without moments.
+/// minibatches. `None` before the second step (after one the two moments are the same gradient) or without moments.
 pub fn log_variance_by_moments(state: &[(String, Tensor)], betas: (f64, f64)) -> Result<Option<f64>> {
     let find = |name: &str| state.iter().find(|(n, _)| n == name).map(|(_, t)| t);
     let (mut sum, mut count) = (0.0, 0);
@@ -38,6 +38,9 @@ pub fn log_variance_by_moments(state: &[(String, Tensor)], betas: (f64, f64)) ->
         let (v, t) = (find(&format!("{parameter}.exp_avg_sq")), find(&format!("{parameter}.step")));
         let (Some(v), Some(t)) = (v, t) else { continue };
         let t = t.f_int64_value(&[0])? as f64;
+        if t < 2.0 {
+            return Ok(None);
+        }
         let mean = m.f_to_kind(Kind::Double)? / (1.0 - betas.0.powf(t));
         let square = v.f_to_kind(Kind::Double)? / (1.0 - betas.1.powf(t));
         sum += (square - mean.f_square()?).f_clamp_min(0.0)?.f_sum(Kind::Double)?.f_double_value(&[])?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 use thruway::data::{self, Fetch};
 use thruway::error::{Error, Result};
-use thruway::estimators::{Built, Estimator, GradEstimator, Place, Sizes};
+use thruway::estimators::{Built, GradEstimator, Place, Sizes};
 use thruway::nn::loss::number;
 use thruway::nn::vae::PIXELS;
 use thruway::nn::{BeliefNet, Elbo};
@@ -180,9 +180,7 @@ impl Trained {
 
 /// The mean over a batch of the loss whose backward gives every estimate.
 fn mean_loss(net: &BeliefNet, estimators: &[Built], config: &Config, x: &Tensor) -> Result<Tensor> {
-    let elbo = Elbo::new(net, x, config.kl)?;
-    let elbo = if config.estimator == Estimator::Vimco { elbo.with_score() } else { elbo };
-    let rows = elbo.surrogate_loss(estimators, config.draws(), &mut TorchNoise)?;
+    let rows = Elbo::new(net, x, config.kl)?.surrogate_loss(estimators, config.draws(), &mut TorchNoise)?;
     Ok(rows.f_mean(rows.kind())?)
 }
 

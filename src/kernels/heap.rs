@@ -6,15 +6,21 @@
 use std::sync::Once;
 
 /// From here on glibc keeps what is freed, so that the process's memory stays at its peak. Once for a process; not where the
-/// user has set `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` or `GLIBC_TUNABLES`, and not with another C library.
+/// user has set [other thresholds](told_otherwise), and not with another C library.
 pub fn keep_freed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let set = |name| std::env::var_os(name).is_some();
-        if !["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"].into_iter().any(set) {
+        if !told_otherwise() {
             tell_glibc();
         }
     });
+}
+
+/// Whether the environment has `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` or tunables of glibc's heap.
+pub fn told_otherwise() -> bool {
+    let set = |name| std::env::var_os(name).is_some();
+    let tunables = std::env::var("GLIBC_TUNABLES").unwrap_or_default();
+    set("MALLOC_MMAP_THRESHOLD_") || set("MALLOC_TRIM_THRESHOLD_") || tunables.contains("glibc.malloc.")
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -64,6 +64,9 @@ pub(super) fn objections(group: &Group, table: &Table) -> Vec<String> {
     {
         all.push(format!("likelihood by {ours} samples, paper {theirs}"));
     }
+    if table.paper.short().starts_with("GSB") && table.unit != "s" {
+        all.push("the paper does not state binarisation and scaling of the pixels".into());
+    }
     if table.paper.short().starts_with("FouST")
         && let Some(draws) = integer("samples").filter(|n| *n != 1)
     {

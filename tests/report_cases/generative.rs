@@ -88,7 +88,7 @@ fn table_6_is_gated_on_all_settings() {
     assert!(!names.contains(&"sbn-vae-mnist-reinmax-2x200-frozen_neg_elbo".to_string()), "{names:?}");
 }
 
-/// GSB and FouST: z at the published length and evaluation, or why there is none.
+/// GSB and FouST: why there is no z even at the published length and evaluation.
 #[test]
 fn generative_tables_are_compared_under_their_conditions() {
     let root = tempfile::tempdir().unwrap();
@@ -112,11 +112,12 @@ fn generative_tables_are_compared_under_their_conditions() {
     let bsb = table(root.path(), "sbn-vae-mnist-gsb-sbn2-test_neg_log_likelihood");
     assert!(bsb.title.ends_with("Table 1 of GSB (Echraibi et al. 2020)"), "{}", bsb.title);
     assert_eq!(at(&bsb, "local-expectation, 5 samples", "published"), "100.44 ± 0.28");
-    // (100.05 - 100.44) / sqrt(0.1^2 / 4 + 0.28^2 / 5), ours with a standard deviation of 0.1 / sqrt 2
-    let z: f64 = at(&bsb, "local-expectation, 5 samples", "z").parse().unwrap();
-    assert!((z - -0.39 / (0.0025f64 + 0.28 * 0.28 / 5.0).sqrt()).abs() < 0.01, "{z}");
+    // at the published length and evaluation, but of pixels of which nothing is said
+    let unsaid = "the paper does not state binarisation and scaling of the pixels";
+    assert_eq!(at(&bsb, "local-expectation, 5 samples", "z"), unsaid);
     let vae = table(root.path(), "sbn-vae-mnist-gsb-vae-test_neg_log_likelihood");
-    assert_eq!(at(&vae, "rebar", "z"), "20 epochs, paper 500; likelihood by 100 samples, paper 200");
+    let rebar = at(&vae, "rebar", "z");
+    assert_eq!(rebar, format!("20 epochs, paper 500; likelihood by 100 samples, paper 200; {unsaid}"));
     assert_eq!(at(&vae, "rebar", "its epochs"), "500");
     let csb = table(root.path(), "sbn-vae-mnist-gsb-cat1-epoch_s");
     assert_eq!(at(&csb, "local-expectation, 1 samples", "published"), "6.32");

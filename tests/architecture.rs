@@ -67,7 +67,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("nn", &["dist", "exact", "kernels", "autograd", "noise", "estimators", "nas"]),
     ("sbn", &["dist", "exact", "kernels", "autograd", "noise", "nn"]),
     ("data", &["noise", "nas"]),
-    ("run", &["autograd"]),
+    // a run sets the heap up for the loops in it
+    ("run", &["autograd", "kernels"]),
     ("report", &[]),
 ];
 

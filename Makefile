@@ -6,6 +6,8 @@ JOBS ?= 2
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 SWEEP := $(BIN)/thruway sweep
+# An experiment's sweeps by name, and a number of jobs: goes on after one that fails, and then fails.
+SWEEPS = fail=0; for f in $(2); do $(SWEEP) experiments/$(1)/sweeps/$$f.toml --jobs $(3) || fail=1; done; exit $$fail
 
 .NOTPARALLEL:
 .PHONY: help setup build run test doctor data clean vae poly poly-foust probe table2 table2-all table5 figure2 table7 tables report \
@@ -58,7 +60,7 @@ sbn-grad: build ## accuracy of every method for stochastic binary networks, smal
 	$(BIN)/sbn-grad --seed 1 --samples 10000 --eval-every 100
 
 sbn-grad-sweeps: build ## the same for other widths and depths, and training under four methods (Figs. C.2, C.5, C.6)
-	fail=0; for f in width depth training; do $(SWEEP) experiments/sbn-grad/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
+	$(call SWEEPS,sbn-grad,width depth training,$(JOBS))
 
 sbn-grad-tables: build ## tables and figures of experiments/sbn-grad, from the results beside them
 	$(BIN)/sbn-grad tables experiments/sbn-grad/results/5-5-5 --markdown experiments/sbn-grad/README.md \
@@ -69,14 +71,14 @@ sbn-grad-tables: build ## tables and figures of experiments/sbn-grad, from the r
 		--figures experiments/sbn-grad/results/figures
 
 stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five seeds (about ten minutes on one idle core)
-	fail=0; for f in toys logistic narrow each; do $(SWEEP) experiments/stochbp/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
+	$(call SWEEPS,stochbp,toys logistic narrow each,$(JOBS))
 	$(BIN)/stochbp tables runs/stochbp --figures runs/figures
 
 stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
 	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
-semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (a day on one core)
-	fail=0; for n in 64 8 256; do $(SWEEP) experiments/semhash/sweeps/bits$$n.toml --jobs $(JOBS) || fail=1; done; exit $$fail
+semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (many hours)
+	$(call SWEEPS,semhash,bits64 bits8 bits256,$(JOBS))
 	$(BIN)/semhash tables runs/semhash --figures runs/figures
 
 semhash-tables: build ## tables of experiments/semhash/README.md, from the results beside it
@@ -106,7 +108,7 @@ like-for-like: build ## ReinMax, RLOO, DisARM, RODEO in one setting, K = 2, 50 e
 	$(SWEEP) experiments/sbn-vae/sweeps/like-for-like.toml --jobs $(JOBS)
 
 like-for-like-more: build ## the same with BSB, FouST, ST, Double CV, ARMS, and on Omniglot, 20 epochs (hours)
-	fail=0; for f in more omniglot analytic; do $(SWEEP) experiments/sbn-vae/sweeps/like-for-like-$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
+	$(call SWEEPS,sbn-vae,like-for-like-more like-for-like-omniglot like-for-like-analytic,$(JOBS))
 
 gradient-variance: build ## variance of the gradient after 1,000 steps: RLOO, DisARM, Double CV, RODEO, ReinMax (minutes)
 	$(SWEEP) experiments/sbn-vae/sweeps/gradient-variance.toml --jobs $(JOBS)
@@ -118,7 +120,7 @@ foust-table1: build ## time of an epoch by estimator, FouST's Table 1 (idle mach
 	$(SWEEP) experiments/sbn-vae/sweeps/foust-table1.toml --jobs 1
 
 gsb-table3: build ## time of an epoch of CSB beside Gumbel-softmax, GSB's Table 3 (idle machine)
-	fail=0; for f in gsb-table3 gsb-table3-vae; do $(SWEEP) experiments/sbn-vae/sweeps/$$f.toml --jobs 1 || fail=1; done; exit $$fail
+	$(call SWEEPS,sbn-vae,gsb-table3 gsb-table3-vae,1)
 
 probe: build ## bias, standard deviation and cosine of every estimator along one trajectory (Fig. 4)
 	$(SWEEP) experiments/vae/sweeps/figure4.toml --jobs $(JOBS)
@@ -136,7 +138,7 @@ figure2: build ## Fig. 2: the final loss by temperature
 	$(SWEEP) experiments/vae/sweeps/figure2.toml --jobs $(JOBS)
 
 table7: build ## Table 7: the search for hyper-parameters (days)
-	fail=0; for f in experiments/vae/sweeps/table7*.toml; do $(SWEEP) $$f --jobs $(JOBS) || fail=1; done; exit $$fail
+	$(call SWEEPS,vae,$(notdir $(basename $(wildcard experiments/vae/sweeps/table7*.toml))),$(JOBS))
 
 listops: build ## ListOps with five estimators on symbols, one to three epochs, and the baselines (hours on two cores)
 	test -e runs/listops-baselines/0/summary.json || $(BIN)/listops baselines --generated --out runs/listops-baselines/0
@@ -146,7 +148,7 @@ listops-table1: build ## Table 1: ListOps on characters, 20 epochs, five seeds (
 	$(SWEEP) experiments/listops/sweeps/table1.toml --jobs $(JOBS)
 
 nas-surrogate: build ## architecture search on NATS-Bench's table, every estimator, 20 seeds, and its probes (needs the table; about half an hour)
-	fail=0; for f in surrogate log-error probe; do $(SWEEP) experiments/nas/sweeps/$$f.toml --jobs $(JOBS) || fail=1; done; exit $$fail
+	$(call SWEEPS,nas,surrogate log-error probe,$(JOBS))
 	$(BIN)/nas tables runs/nas/surrogate runs/nas/log-error runs/nas/probe --figures runs/figures
 
 nas: build ## architecture search on a part of CIFAR-10, ReinMax and STGS (about twenty minutes)

@@ -172,6 +172,11 @@ fn rate(what: &str, v: f64) -> Result<f64> {
     if v.is_finite() && v > 0.0 { Ok(v) } else { Err(Error::range(what, "positive and finite", v)) }
 }
 
+/// Whether the number of draws is the estimator's own business.
+fn takes_samples(estimator: Estimator) -> bool {
+    estimator.claims().knobs.contains(&"samples")
+}
+
 impl Config {
     /// Fills in the preset and the defaults, and refuses what makes no sense.
     pub fn new(args: &Args) -> Result<Config> {
@@ -195,8 +200,7 @@ impl Config {
         let optimizer = args.optimizer.map_or_else(|| Optimizer::from_str(d.optimizer, false), Ok);
         let whole = if dataset == ImageSet::Omniglot { 23_000 } else { 50_000 };
         // one draw is for the preset's estimator and for drop-ins; another that chooses its number compares at least two
-        let chooses = estimator.claims().knobs.contains(&"samples");
-        let default = d.samples.map(|n| if own || !chooses { n } else { n.max(2) });
+        let default = d.samples.map(|n| if own || !takes_samples(estimator) { n } else { n.max(2) });
         let samples = given.or(default.filter(|_| estimator != Estimator::GumbelRao));
         // where RODEO's authors start RELAX's temperature
         let theirs = args.preset.unwrap_or(Preset::Rodeo2x200) == Preset::Rodeo2x200 && estimator == Estimator::Relax;
@@ -239,7 +243,7 @@ impl Config {
         // built once with the smallest sizes: what it refuses it refuses here, and what it takes and learns shows
         let built =
             estimator.build(&config.knobs(Sizes { latents: Some(1), context: Some(1), ..Sizes::default() })?)?;
-        if matches!(built, Built::Wide(..)) && !config.takes_samples() {
+        if matches!(built, Built::Wide(..)) && !takes_samples(estimator) {
             config.samples = None;
             if given.is_some() {
                 estimator.build(&Knobs { samples: given, ..config.knobs(Sizes::default())? })?;
@@ -317,21 +321,16 @@ impl Config {
         Ok(Some(all.map(line).collect()))
     }
 
-    /// Whether the number of draws is the estimator's own business.
-    fn takes_samples(&self) -> bool {
-        self.estimator.claims().knobs.contains(&"samples")
-    }
-
     /// Independent draws of a drop-in.
     pub fn draws(&self) -> i64 {
-        if self.takes_samples() { 1 } else { self.samples.unwrap_or(1) }
+        if takes_samples(self.estimator) { 1 } else { self.samples.unwrap_or(1) }
     }
 
     /// The estimator's parameters, with the sizes of what it may learn.
     pub fn knobs(&self, sizes: Sizes) -> Result<Knobs> {
         Ok(Knobs {
             tau: self.tau.as_deref().map(str::parse::<Tau>).transpose()?,
-            samples: self.samples.filter(|_| self.takes_samples()),
+            samples: self.samples.filter(|_| takes_samples(self.estimator)),
             gap: self.gap,
             decay: self.decay,
             interval: self.interval,

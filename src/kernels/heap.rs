@@ -1,8 +1,7 @@
 //! Freed memory that stays with the process.
 //!
 //! glibc hands large blocks back to the system as soon as they are freed, and the system fills every page with zeros when it gives
-//! them out again. A training step frees and allocates its tensors anew, so that this happens to each of them in each step: with
-//! 10 million parameters (`semhash`) it is nearly half of a step's time on a virtual machine.
+//! them out again. A training step frees and allocates its tensors anew, so that this happens to each of them in each step.
 use std::sync::Once;
 
 /// From here on glibc keeps what is freed, so that the process's memory stays at its peak. Once for a process; not where the

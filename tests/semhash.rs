@@ -32,7 +32,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 use thruway::estimators::{Estimator, GradEstimator, Knobs};
 use thruway::nn::Params;
-use thruway::nn::bow::{Bags, Precision, WordLayer, multinomial_nll, output_nll_bf16};
+use thruway::nn::bow::{Bags, OutputBf16, Precision, WordLayer, multinomial_nll};
 use thruway::noise::{HostNoise, Tape};
 
 /// Four documents over seven words, the third empty.
@@ -114,7 +114,7 @@ fn output_layer_in_bfloat16_is_near_the_exact_one() {
         all
     };
     let exact = run(multinomial_nll(&h.linear(&w, Some(&b)), &bags).unwrap());
-    let rounded = run(output_nll_bf16(&h, &w, &b, &bags).unwrap());
+    let rounded = run(OutputBf16::new(&w, &b, &bags).unwrap().nll(&h).unwrap());
     for (what, (exact, rounded)) in ["value", "h", "weight", "bias"].iter().zip(exact.iter().zip(&rounded)) {
         let scale = exact.abs().max().double_value(&[]);
         let error = distance(exact, rounded) / scale;
@@ -122,8 +122,10 @@ fn output_layer_in_bfloat16_is_near_the_exact_one() {
         assert!(error < 8.0 / 512.0, "{what}: {error}");
         assert!(*what == "bias" || error > 0.0, "{what}: nothing was rounded");
     }
-    let e = output_nll_bf16(&h, &w, &b.narrow(0, 0, 6), &bags).unwrap_err().to_string();
+    let e = OutputBf16::new(&w, &b.narrow(0, 0, 6), &bags).unwrap_err().to_string();
     assert!(e.contains("bias [7]"), "{e}");
+    let e = OutputBf16::new(&w, &b, &bags).unwrap().nll(&h.narrow(2, 0, 2)).unwrap_err().to_string();
+    assert!(e.contains("hidden [M, 4, 16]"), "{e}");
 }
 
 #[test]

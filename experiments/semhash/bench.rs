@@ -9,6 +9,7 @@ use serde_json::json;
 use std::time::Instant;
 use tch::{Kind, Tensor};
 use thruway::error::{Error, Result};
+use thruway::estimators::Objective;
 use thruway::kernels::heap;
 use thruway::nn::bow::{Bags, Precision};
 use thruway::report::markdown::fill_file;
@@ -62,6 +63,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let (mut sparse, mut dense, mut rounded) = (fresh(&config)?, fresh(&config)?, fresh(&half)?);
     let [st, st_dense, st_half] = [Method::St.build(None)?, Method::St.build(None)?, Method::St.build(None)?];
     let (model, other) = (fresh(&config)?.model, fresh(&config)?.model);
+    let (valued, codes) = (fresh(&half)?.model, Tensor::f_rand([2, b, n], (Kind::Float, device))?.f_round()?);
     let mut idle = fresh(&config)?;
     let total = |t: Tensor| -> Result<Tensor> { Ok(t.f_sum(t.kind())?) };
     // gradients for the optimizer alone
@@ -94,6 +96,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "step, sparse input, bf16 output layer",
             Some(sparse_step),
             Box::new(|| rounded.step(&st_half, 1, &bags).map(drop)),
+        ),
+        part(
+            "values of two codes a document, bf16 output layer",
+            Some(4.0 * bv * h as f64),
+            Box::new(|| valued.reconstruction(&bags).branch(&codes).map(drop)),
         ),
         part("first layer, sparse", Some(4.0 * e * h as f64), Box::new(|| first(&model, &bags, false))),
         part("first layer, dense", Some(4.0 * bv * h as f64), Box::new(|| first(&other, &bags, true))),

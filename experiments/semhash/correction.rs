@@ -22,9 +22,8 @@ pub fn repeated(
     let leaf = logits.detach().f_set_requires_grad(true)?;
     let mut value = 0.0;
     let weight = 1.0 / (bags.len() * times) as f64;
+    let mut f = model.reconstruction(bags);
     for k in 0..times {
-        let f = model.reconstruction(bags);
-        let f = if k == 0 { f } else { f.frozen() };
         let loss = estimator.surrogate_loss(&leaf, &f, noise)?;
         if k == 0 {
             value = number(&loss.f_mean(Kind::Double)?);
@@ -32,6 +31,7 @@ pub fn repeated(
             loss.f_mean(loss.kind())?.f_backward()?;
             let scaled = leaf.grad() / times as f64;
             leaf.grad().f_copy_(&scaled)?;
+            f = f.frozen();
         } else {
             (loss.f_sum(loss.kind())? * weight).f_backward()?;
         }

@@ -1,8 +1,9 @@
 //! The autoencoder: V - 512 - n bits - 512 - V (Appendix D.1, "Networks Specs").
+use std::cell::OnceCell;
 use tch::{Device, Tensor};
 use thruway::error::Result;
 use thruway::estimators::Objective;
-use thruway::nn::bow::{Bags, Precision, WordLayer, multinomial_nll, output_nll_bf16};
+use thruway::nn::bow::{Bags, OutputBf16, Precision, WordLayer, multinomial_nll};
 use thruway::nn::{Linear, Params};
 
 /// Rows that are decoded at once where no gradient is wanted: their scores stay in a cache.
@@ -58,32 +59,23 @@ impl Model {
         self.output.forward(&self.hidden.forward(x)?.f_relu()?)
     }
 
-    /// Reconstruction losses of codes `[M, B, n]` -> `[M, B]`.
-    fn nll(&self, x: &Tensor, bags: &Bags, precision: Precision) -> Result<Tensor> {
-        match precision {
-            Precision::F32 => multinomial_nll(&self.decode(x)?, bags),
-            Precision::Bf16 => {
-                let h = self.hidden.forward(x)?.f_relu()?;
-                output_nll_bf16(&h, self.output.weight(), self.output.bias(), bags)
-            }
-        }
-    }
-
     /// The reconstruction loss of these documents as a function of their codes.
     pub fn reconstruction<'a>(&'a self, bags: &'a Bags) -> Reconstruction<'a> {
-        Reconstruction { model: self, bags, frozen: false, precision: self.precision }
+        Reconstruction { model: self, bags, frozen: false, precision: self.precision, rounded: OnceCell::new() }
     }
 }
 
-/// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59).
+/// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59), at the parameters as they are at its first value.
 pub struct Reconstruction<'a> {
     model: &'a Model,
     bags: &'a Bags,
     frozen: bool,
     precision: Precision,
+    /// What all codes share, made at the first of them.
+    rounded: OnceCell<OutputBf16<'a>>,
 }
 
-impl Reconstruction<'_> {
+impl<'a> Reconstruction<'a> {
     /// Without a graph for the decoder's own parameters, where only the logits' estimate is wanted.
     pub fn frozen(self) -> Self {
         Reconstruction { frozen: true, ..self }
@@ -94,8 +86,21 @@ impl Reconstruction<'_> {
         Reconstruction { precision, ..self }
     }
 
+    fn rounded(&self) -> Result<&OutputBf16<'a>> {
+        if let Some(rounded) = self.rounded.get() {
+            return Ok(rounded);
+        }
+        let output = &self.model.output;
+        let made = OutputBf16::new(output.weight(), output.bias(), self.bags)?;
+        Ok(self.rounded.get_or_init(|| made))
+    }
+
+    /// Codes `[M, B, n]` -> `[M, B]`.
     fn values(&self, x: &Tensor) -> Result<Tensor> {
-        self.model.nll(x, self.bags, self.precision)
+        match self.precision {
+            Precision::F32 => multinomial_nll(&self.model.decode(x)?, self.bags),
+            Precision::Bf16 => self.rounded()?.nll(&self.model.hidden.forward(x)?.f_relu()?),
+        }
     }
 }
 

@@ -211,8 +211,7 @@ pub fn multinomial_nll(scores: &Tensor, bags: &Bags) -> Result<Tensor> {
     Ok(out.remove(0))
 }
 
-/// The output layer and [`multinomial_nll`] in one node, its three products in bfloat16: hidden states `[M, B, H]`, weight
-/// `[V, H]`, bias `[V]` -> `[M, B]`.
+/// The output layer and [`multinomial_nll`] in one node, its three products in bfloat16, for one batch of documents.
 ///
 /// `-sum_i y_i s_i + N log sum_j exp s_j`: the first sum, over the document's own words, is computed from the parameters as they
 /// are; the second from factors and scores rounded to 8 bits. Few words carry that sum, so their errors do not average out over the
@@ -221,52 +220,83 @@ pub fn multinomial_nll(scores: &Tensor, bags: &Bags) -> Result<Tensor> {
 /// states three times as large it strays by 2 to 3, of 70 to 90. On a processor with bfloat16 products a training step over
 /// 10,000 words takes 0.6 of the time (`experiments/semhash/BENCH.md`), on others more than without.
 ///
-/// # Errors
-/// [`Error::Shape`] where the sizes do not fit.
-pub fn output_nll_bf16(h: &Tensor, weight: &Tensor, bias: &Tensor, bags: &Bags) -> Result<Tensor> {
-    let (b, v) = (bags.len(), bags.vocabulary);
-    let size = h.size();
-    if size.len() != 3 || size[1] != b || weight.size() != [v, size[2]] || bias.size() != [v] {
-        let want = format!("hidden [M, {b}, H], weight [{v}, H], bias [{v}]");
-        return Err(Error::shape("output_nll_bf16", want, (size, weight.size(), bias.size())));
-    }
-    let (m, width, kind) = (size[0], size[2], h.kind());
-    let (value, log_p, h16, w16) = {
+/// What does not depend on the codes is computed once: the rounded parameters, and of each document `sum_i y_i w_i`, so that its
+/// own words cost one product of length H a code. Parameters that are changed after that leave those values behind.
+#[derive(Debug)]
+pub struct OutputBf16<'a> {
+    weight: &'a Tensor,
+    bias: &'a Tensor,
+    bags: &'a Bags,
+    rounded: (Tensor, Tensor),
+    /// `sum_i y_i w_i`, `[B, H]`, and `sum_i y_i b_i`, `[B]`.
+    own: (Tensor, Tensor),
+}
+
+impl<'a> OutputBf16<'a> {
+    /// Weight `[V, H]` and bias `[V]` as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the sizes do not fit.
+    pub fn new(weight: &'a Tensor, bias: &'a Tensor, bags: &'a Bags) -> Result<OutputBf16<'a>> {
+        let (v, size) = (bags.vocabulary, weight.size());
+        if size.len() != 2 || size[0] != v || bias.size() != [v] {
+            return Err(Error::shape("OutputBf16", format!("weight [{v}, H], bias [{v}]"), (size, bias.size())));
+        }
         let _guard = tch::no_grad_guard();
-        let round = |t: &Tensor| t.detach().f_to_kind(Kind::BFloat16);
-        let (h16, w16) = (round(h)?.f_reshape([m * b, width])?, round(weight)?);
-        let scores = h16.f_linear(&w16, Some(&round(bias)?))?.f_to_kind(kind)?;
-        let log_p = scores.f_log_softmax(-1, kind)?;
-        let log_sum = (scores.f_select(1, 0)? - log_p.f_select(1, 0)?).f_view([m, b])?;
+        let (w, b) = (weight.detach(), bias.detach());
         let bag = |t: &Tensor| -> Result<Tensor> {
             let (sum, ..) =
                 Tensor::f_embedding_bag(t, &bags.words, &bags.starts, false, 0, false, Some(&bags.counts), false)?;
             Ok(sum)
         };
-        let own = (h.detach() * bag(&weight.detach())?).f_sum_dim_intlist(-1, false, kind)?;
-        let own = own + bag(&bias.detach().f_unsqueeze(1)?)?.f_squeeze_dim(1)?;
-        (log_sum * &bags.lengths - own, log_p, h16, w16)
-    };
-    let flat = bags.flat()?.f_unsqueeze(0)?.f_expand([m, bags.entries()], false)?;
-    let (rows, counts) = (bags.rows.shallow_clone(), bags.counts.shallow_clone());
-    let lengths = bags.lengths.shallow_clone();
-    let mut out = Function::new("OutputNllBf16").inputs(&[h, weight, bias]).apply(
-        || Ok(vec![value]),
-        move |node| {
-            let Some(g) = &node.grads()[0] else { return Ok(vec![None, None, None]) };
-            let each = g.f_index_select(1, &rows)? * &counts;
-            let n = (g * &lengths).f_view([m * b, 1])?;
-            let mut ds = log_p.f_exp()?.f_mul(&n)?.f_view([m, b * v])?;
-            let ds = ds.f_scatter_add_(1, &flat, &each.f_neg()?)?.f_view([m * b, v])?;
-            let ds16 = ds.f_to_kind(Kind::BFloat16)?;
-            let needs = node.needs();
-            let of = |i: usize, f: &dyn Fn() -> Result<Tensor>| if needs[i] { f().map(Some) } else { Ok(None) };
-            Ok(vec![
-                of(0, &|| Ok(ds16.f_matmul(&w16)?.f_to_kind(kind)?.f_view([m, b, width])?))?,
-                of(1, &|| Ok(ds16.f_transpose(0, 1)?.f_matmul(&h16)?.f_to_kind(kind)?))?,
-                of(2, &|| Ok(ds.f_sum_dim_intlist(0i64, false, kind)?))?,
-            ])
-        },
-    )?;
-    Ok(out.remove(0))
+        let own = (bag(&w)?, bag(&b.f_unsqueeze(1)?)?.f_squeeze_dim(1)?);
+        let rounded = (w.f_to_kind(Kind::BFloat16)?, b.f_to_kind(Kind::BFloat16)?);
+        Ok(OutputBf16 { weight, bias, bags, rounded, own })
+    }
+
+    /// Hidden states `[M, B, H]` -> `[M, B]`, nats, differentiable in the states, the weight and the bias.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the sizes do not fit.
+    pub fn nll(&self, h: &Tensor) -> Result<Tensor> {
+        let bags = self.bags;
+        let (b, v, width) = (bags.len(), bags.vocabulary, self.weight.size()[1]);
+        let size = h.size();
+        if size.len() != 3 || size[1..] != [b, width] {
+            return Err(Error::shape("OutputBf16", format!("hidden [M, {b}, {width}]"), size));
+        }
+        let (m, kind) = (size[0], h.kind());
+        let (w16, b16) = &self.rounded;
+        let (value, log_p, h16) = {
+            let _guard = tch::no_grad_guard();
+            let h16 = h.detach().f_to_kind(Kind::BFloat16)?.f_reshape([m * b, width])?;
+            let scores = h16.f_linear(w16, Some(b16))?.f_to_kind(kind)?;
+            let log_p = scores.f_log_softmax(-1, kind)?;
+            let log_sum = (scores.f_select(1, 0)? - log_p.f_select(1, 0)?).f_view([m, b])?;
+            let own = (h.detach() * &self.own.0).f_sum_dim_intlist(-1, false, kind)? + &self.own.1;
+            (log_sum * &bags.lengths - own, log_p, h16)
+        };
+        let flat = bags.flat()?.f_unsqueeze(0)?.f_expand([m, bags.entries()], false)?;
+        let (rows, counts) = (bags.rows.shallow_clone(), bags.counts.shallow_clone());
+        let (lengths, w16) = (bags.lengths.shallow_clone(), w16.shallow_clone());
+        let mut out = Function::new("OutputNllBf16").inputs(&[h, self.weight, self.bias]).apply(
+            || Ok(vec![value]),
+            move |node| {
+                let Some(g) = &node.grads()[0] else { return Ok(vec![None, None, None]) };
+                let each = g.f_index_select(1, &rows)? * &counts;
+                let n = (g * &lengths).f_view([m * b, 1])?;
+                let mut ds = log_p.f_exp()?.f_mul(&n)?.f_view([m, b * v])?;
+                let ds = ds.f_scatter_add_(1, &flat, &each.f_neg()?)?.f_view([m * b, v])?;
+                let ds16 = ds.f_to_kind(Kind::BFloat16)?;
+                let needs = node.needs();
+                let of = |i: usize, f: &dyn Fn() -> Result<Tensor>| if needs[i] { f().map(Some) } else { Ok(None) };
+                Ok(vec![
+                    of(0, &|| Ok(ds16.f_matmul(&w16)?.f_to_kind(kind)?.f_view([m, b, width])?))?,
+                    of(1, &|| Ok(ds16.f_transpose(0, 1)?.f_matmul(&h16)?.f_to_kind(kind)?))?,
+                    of(2, &|| Ok(ds.f_sum_dim_intlist(0i64, false, kind)?))?,
+                ])
+            },
+        )?;
+        Ok(out.remove(0))
+    }
 }

@@ -286,6 +286,35 @@ fn forgotten_gradients_are_no_gradients() {
     assert!(after[3..].iter().zip(&state[3..]).all(|((_, a), b)| a != b), "q's did not");
 }
 
+/// Second moments that are 0, too small to be normal, or normal, beside each other: the root is libtorch's at each of them, to the
+/// last bit. A gradient of 1e-24 leaves a first moment and, squared, nothing.
+#[test]
+fn roots_of_all_second_moments_are_libtorchs() {
+    let n = 70_000; // more than one block
+    let kinds = [0.0f32, 1e-24, 3e-20, 1e-3, 0.7];
+    let grad: Vec<f32> = (0..n).map(|i| kinds[i % 5] * (1.0 + i as f32 / n as f32)).collect();
+    let grad = Tensor::from_slice(&grad);
+    for eps in [1e-8, 1e-30] {
+        let p = grad.ones_like().set_requires_grad(true);
+        let settings = Settings { eps, ..Settings::default() };
+        let mut adam = Adam::new(Method::Adam, settings, [("p", &p)]).unwrap();
+        for t in 1..=3 {
+            let before = p.detach().copy();
+            adam.zero_grad();
+            (&p * &grad).sum(Kind::Float).backward();
+            adam.step().unwrap();
+            let state: HashMap<String, Tensor> = adam.state().into_iter().collect();
+            let (m, v) = (&state["p.exp_avg"], &state["p.exp_avg_sq"]);
+            let share = |b: Tensor| b.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+            assert!(share(v.eq(0.0)) > 0.3 && share(v.eq(0.0).logical_and(&m.ne(0.0))) > 0.1);
+            assert!(share(v.gt(0.0).logical_and(&v.lt(1.2e-38))) > 0.1);
+            let (c1, c2) = (1.0 - 0.9f64.powi(t), 1.0 - 0.999f64.powi(t));
+            let want = before + (m * (-1e-3 / c1)) / (v.sqrt() / c2.sqrt() + eps);
+            assert_eq!(p.detach(), want, "eps {eps}, step {t}");
+        }
+    }
+}
+
 #[test]
 fn bad_settings_are_refused() {
     let p = Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);

@@ -25,10 +25,11 @@ mod sealed {
             impl super::Element for $t {}
         )*};
     }
-    element!(f32 = Float, f64 = Double, i64 = Int64, u8 = Uint8, bool = Bool);
+    element!(f32 = Float, f64 = Double, i64 = Int64, u8 = Uint8, bool = Bool, u16 = BFloat16);
 }
 
-/// A type that a slice of a tensor may hold: `f32`, `f64`, `i64`, `u8` or `bool`, for the tensor kind of that name.
+/// A type that a slice of a tensor may hold: `f32`, `f64`, `i64`, `u8` or `bool`, for the tensor kind of that name; `u16`, for the bits
+/// of a bfloat16.
 pub(crate) trait Element: sealed::Sealed + Copy + 'static {}
 
 /// The elements of `t` in row-major order. See the module's rule on aliasing.
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(slice::<i64>(&Tensor::from_slice(&[5i64]))?, [5]);
         assert_eq!(slice::<u8>(&Tensor::from_slice(&[5u8]))?, [5]);
         assert_eq!(slice::<bool>(&Tensor::from_slice(&[true, false]))?, [true, false]);
+        assert_eq!(slice::<u16>(&Tensor::from_slice(&[1f32, -2.]).to_kind(Kind::BFloat16))?, [0x3f80, 0xc000]);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ pub mod flips;
 pub mod gumbel_rao;
 pub mod heap;
 pub mod leaky_net;
+pub mod log_sum;
 pub mod mt19937;
 pub mod real;
 pub mod rows;

@@ -7,6 +7,7 @@
 use super::linear::{Linear, Params};
 use crate::autograd::Function;
 use crate::error::{Error, Result};
+use crate::kernels::log_sum::log_sums;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -227,7 +228,7 @@ pub struct OutputBf16<'a> {
     weight: &'a Tensor,
     bias: &'a Tensor,
     bags: &'a Bags,
-    rounded: (Tensor, Tensor),
+    rounded: Tensor,
     /// `sum_i y_i w_i`, `[B, H]`, and `sum_i y_i b_i`, `[B]`.
     own: (Tensor, Tensor),
 }
@@ -250,8 +251,7 @@ impl<'a> OutputBf16<'a> {
             Ok(sum)
         };
         let own = (bag(&w)?, bag(&b.f_unsqueeze(1)?)?.f_squeeze_dim(1)?);
-        let rounded = (w.f_to_kind(Kind::BFloat16)?, b.f_to_kind(Kind::BFloat16)?);
-        Ok(OutputBf16 { weight, bias, bags, rounded, own })
+        Ok(OutputBf16 { weight, bias, bags, rounded: w.f_to_kind(Kind::BFloat16)?, own })
     }
 
     /// Hidden states `[M, B, H]` -> `[M, B]`, nats, differentiable in the states, the weight and the bias.
@@ -266,27 +266,27 @@ impl<'a> OutputBf16<'a> {
             return Err(Error::shape("OutputBf16", format!("hidden [M, {b}, {width}]"), size));
         }
         let (m, kind) = (size[0], h.kind());
-        let (w16, b16) = &self.rounded;
-        let (value, log_p, h16) = {
+        let (value, log_sum, scores, h16) = {
             let _guard = tch::no_grad_guard();
             let h16 = h.detach().f_to_kind(Kind::BFloat16)?.f_reshape([m * b, width])?;
-            let scores = h16.f_linear(w16, Some(b16))?.f_to_kind(kind)?;
-            let log_p = scores.f_log_softmax(-1, kind)?;
-            let log_sum = (scores.f_select(1, 0)? - log_p.f_select(1, 0)?).f_view([m, b])?;
+            let scores = h16.f_matmul(&self.rounded.f_transpose(0, 1)?)?;
+            let log_sum = log_sums(&scores, self.bias)?;
             let own = (h.detach() * &self.own.0).f_sum_dim_intlist(-1, false, kind)? + &self.own.1;
-            (log_sum * &bags.lengths - own, log_p, h16)
+            (log_sum.f_view([m, b])? * &bags.lengths - own, log_sum, scores, h16)
         };
         let flat = bags.flat()?.f_unsqueeze(0)?.f_expand([m, bags.entries()], false)?;
         let (rows, counts) = (bags.rows.shallow_clone(), bags.counts.shallow_clone());
-        let (lengths, w16) = (bags.lengths.shallow_clone(), w16.shallow_clone());
+        let (lengths, w16) = (bags.lengths.shallow_clone(), self.rounded.shallow_clone());
+        let bias = self.bias.detach();
         let mut out = Function::new("OutputNllBf16").inputs(&[h, self.weight, self.bias]).apply(
             || Ok(vec![value]),
             move |node| {
                 let Some(g) = &node.grads()[0] else { return Ok(vec![None, None, None]) };
                 let each = g.f_index_select(1, &rows)? * &counts;
                 let n = (g * &lengths).f_view([m * b, 1])?;
-                let mut ds = log_p.f_exp()?.f_mul(&n)?.f_view([m, b * v])?;
-                let ds = ds.f_scatter_add_(1, &flat, &each.f_neg()?)?.f_view([m * b, v])?;
+                let mut ds = scores.f_to_kind(kind)?;
+                let _ = ds.f_add_(&bias)?.f_sub_(&log_sum.f_unsqueeze(1)?)?.f_exp_()?.f_mul_(&n)?;
+                let ds = ds.f_view([m, b * v])?.f_scatter_add_(1, &flat, &each.f_neg()?)?.f_view([m * b, v])?;
                 let ds16 = ds.f_to_kind(Kind::BFloat16)?;
                 let needs = node.needs();
                 let of = |i: usize, f: &dyn Fn() -> Result<Tensor>| if needs[i] { f().map(Some) } else { Ok(None) };

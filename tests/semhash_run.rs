@@ -145,11 +145,15 @@ fn semhash_tables_hold_the_sentences_against_the_runs() {
     assert!(!String::from_utf8_lossy(&o.stderr).contains("panicked") && o.status.code() == Some(141), "{o:?}");
     // other settings are not to be mixed
     for (flags, words) in [
-        ("--estimator psa --epochs 1 --lr 0.01 --batch-size 20", &["has epochs ", "1", "3", "as those of one sweep"]),
-        ("--estimator psa --epochs 3 --lr 0.02 --batch-size 20", &["has lr ", "0.01", "0.02", "as those of one sweep"]),
+        ("--bits 8 --estimator psa --epochs 1 --lr 0.01", &["has epochs ", "1", "3", "as those of one sweep"][..]),
+        ("--bits 8 --estimator psa --epochs 3 --lr 0.02", &["has lr ", "0.01", "0.02", "as those of one sweep"]),
+        (
+            "--bits 2 --estimator arm --epochs 3 --lr 0.01 --measure-every 1 --trials 12 --reference 10",
+            &["runs/", "was measured under other settings", "measured alike"],
+        ),
     ] {
         let _ = std::fs::remove_dir_all(place.path().join("runs/other"));
-        good(smoke(place.path(), &format!("--bits 8 {flags} --out runs/other")).output().unwrap());
+        good(smoke(place.path(), &format!("{flags} --batch-size 20 --out runs/other")).output().unwrap());
         let o = semhash(place.path(), "tables runs").output().unwrap();
         let text = String::from_utf8_lossy(&o.stderr).into_owned();
         assert!(o.status.code() == Some(1) && words.iter().all(|w| text.contains(w)), "{words:?}: {text}");
@@ -245,7 +249,7 @@ fn semhash_bench_times_sparse_beside_dense() {
         "{text}"
     );
     let parts = read(&place.path().join("bench.json"))["parts"].as_array().unwrap().clone();
-    assert!(parts.len() == 7 && parts.iter().all(|p| p["median_s"].as_f64().is_some_and(|s| s > 0.0)));
+    assert!(parts.len() == 8 && parts.iter().all(|p| p["median_s"].as_f64().is_some_and(|s| s > 0.0)));
 }
 
 #[test]

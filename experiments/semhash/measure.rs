@@ -40,13 +40,11 @@ pub struct Row {
     pub trials: i64,
     /// Pairs of ARM behind the reference gradient.
     pub reference: i64,
-    /// Kind of the output layer's products here; a run from before it was recorded: that of its training.
-    #[serde(default)]
-    pub precision: Option<Precision>,
-    /// Cosine of the true gradient with the reference, estimated from the two halves of the reference; where there is one, every
-    /// metric here is freed from the reference's own error.
-    #[serde(default)]
-    pub ceiling: Option<f64>,
+    /// Kind of the output layer's products here.
+    pub precision: Precision,
+    /// Cosine of the true gradient with the reference, estimated from the two halves of the reference. Every metric here is freed
+    /// from the reference's own error.
+    pub ceiling: f64,
     /// `sqrt(mean |g|^2)` over the batches, nats a document: minus the best expected improvement there can be.
     pub norm: f64,
     /// `E <g, g^> / (|g| |g^|)`.
@@ -143,7 +141,7 @@ pub struct Trial {
     pub truth: f64,
 }
 
-/// The metrics of some trials; `None` for no trial.
+/// The metrics of some trials, what they are of left open; `None` for no trial.
 pub fn summarise(trials: &[Trial]) -> Option<Row> {
     if trials.is_empty() {
         return None;
@@ -166,8 +164,8 @@ pub fn summarise(trials: &[Trial]) -> Option<Row> {
         batches: 0,
         trials: 0,
         reference: 0,
-        precision: None,
-        ceiling: None,
+        precision: Precision::default(),
+        ceiling: f64::NAN,
         norm: mean(&|t| t.truth).max(0.0).sqrt(),
         cosine: mean(&cosine),
         cosine_band: band(&cosine),
@@ -214,8 +212,8 @@ pub fn measure(
             batches: batches.len() as i64,
             trials: effort.of(*method),
             reference: effort.reference,
-            precision: Some(effort.precision),
-            ceiling: Some((true_square / its_square.max(f64::MIN_POSITIVE)).max(0.0).sqrt()),
+            precision: effort.precision,
+            ceiling: (true_square / its_square.max(f64::MIN_POSITIVE)).max(0.0).sqrt(),
             ..summarise(&trials)?
         })
     });

@@ -113,6 +113,7 @@ pub fn run(args: &TablesArgs) -> Result<()> {
 fn sort(found: Vec<Group>) -> Result<Runs> {
     let (mut groups, mut accuracy) = (BTreeMap::new(), BTreeMap::new());
     let mut shared: Option<Vec<Option<String>>> = None;
+    let mut measured = None;
     for g in found {
         let run = g.first();
         let refuse =
@@ -139,6 +140,13 @@ fn sort(found: Vec<Group>) -> Result<Runs> {
         if let Some(rows) = run.outcome.as_ref().filter(|_| !control).and_then(|o| o.metrics.get("accuracy")) {
             let rows: Vec<Row> = serde_json::from_value(rows.clone())?;
             if !rows.is_empty() {
+                let how =
+                    |r: &Row| (r.epoch, r.method.clone(), r.documents, r.batches, r.trials, r.reference, r.precision);
+                let settings: Vec<_> = rows.iter().map(how).collect();
+                if *measured.get_or_insert_with(|| settings.clone()) != settings {
+                    let reason = "was measured under other settings than another run (`measure` of config.json)".into();
+                    return refuse(reason, "give runs that were measured alike");
+                }
                 accuracy.insert(bits, rows);
             }
         }
@@ -264,25 +272,11 @@ fn retrieval(runs: &Runs) -> Table {
 /// How far the reference itself is from the gradient, and what is done about it.
 fn own_error(rows: &[&Row]) -> String {
     let each = rows.iter().filter(|r| r.method == "arm");
-    let each = each.map(|r| match r.ceiling {
-        Some(c) => format!("cosine {c:.3} at epoch {}", r.epoch),
-        // about, from the lengths alone: |g|^2 without the variance of the reference
-        None => {
-            let error = r.rmse.powi(2) / r.reference as f64;
-            let ceiling = (1.0 - error / r.norm.powi(2)).max(0.0).sqrt();
-            format!("{:.3}, so a cosine of about {ceiling:.3} at most, at epoch {}", error.sqrt(), r.epoch)
-        }
-    });
-    let each = each.collect::<Vec<_>>().join("; ");
-    match rows.iter().any(|r| r.ceiling.is_some()) {
-        true => format!(
-            "The true gradient and the reference, by the reference's two halves: {each}. All figures are freed from that error: the \
-             cosine can be 1, and exceed it by chance"
-        ),
-        false => {
-            format!("Error of the reference, RMSE of arm over the root of its pairs: {each}. The figures carry it")
-        }
-    }
+    let each = each.map(|r| format!("cosine {:.3} at epoch {}", r.ceiling, r.epoch)).collect::<Vec<_>>().join("; ");
+    format!(
+        "The true gradient and the reference, by the reference's two halves: {each}. All figures are freed from that error: the cosine \
+         can be 1, and exceed it by chance"
+    )
 }
 
 /// One table for each number of bits: the last measurement, and the cosine at all of them.
@@ -321,10 +315,7 @@ fn accuracy(runs: &Runs) -> Vec<Table> {
                  ARM-{}; [the central 70 % of the trials]; expected improvement: lower is better",
                     first.documents, first.batches, first.reference
                 ),
-                match first.precision {
-                    Some(p) => format!("Output layer of the measurement: {}", format!("{p:?}").to_lowercase()),
-                    None => "The output layer of the measurement is that of the training, whatever its rounding".into(),
-                },
+                format!("Output layer of the measurement: {}", format!("{:?}", first.precision).to_lowercase()),
             ],
         }
     };

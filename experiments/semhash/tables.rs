@@ -279,45 +279,69 @@ fn own_error(rows: &[&Row]) -> String {
     )
 }
 
-/// One table for each number of bits: the last measurement, and the cosine at all of them.
+/// A metric of a row: its value and the interval of the trials.
+type Metric = fn(&Row) -> (f64, Option<(f64, f64)>);
+
+/// Three tables for each number of bits, one a metric: estimators down, epochs of ARM's run across.
 fn accuracy(runs: &Runs) -> Vec<Table> {
-    let band = |value: f64, b: Option<(f64, f64)>, digits: usize| match b {
-        Some((low, high)) => format!("{value:.digits$} [{low:.digits$}, {high:.digits$}]"),
-        None => format!("{value:.digits$}"),
-    };
-    let one = |(bits, rows): (&i64, &Vec<Row>)| {
-        let mut lines: Vec<&Row> = rows.iter().collect();
-        lines.sort_by_key(|r| (r.epoch, rank(&r.method)));
-        let cells = |r: &&Row| {
-            vec![
-                r.epoch.to_string(),
-                r.method.clone(),
-                band(r.cosine, r.cosine_band, 3),
-                band(r.improvement, r.improvement_band, 3),
-                format!("{:.3}", -r.norm),
-                band(r.rmse, r.rmse_band, 3),
-                format!("{:.0} %", 100.0 * r.negative),
-                r.trials.to_string(),
-            ]
+    let metrics: [(&str, &str, usize, Metric); 3] = [
+        ("cosine", "Cosine with the gradient (Eq. 61)", 2, |r| (r.cosine, r.cosine_band)),
+        ("improvement", "Expected improvement, lower is better (Eq. 66)", 2, |r| (r.improvement, r.improvement_band)),
+        ("rmse", "RMSE (Eq. 67)", 1, |r| (r.rmse, r.rmse_band)),
+    ];
+    let mut tables = vec![];
+    for (bits, all) in &runs.accuracy {
+        let mut rows: Vec<&Row> = all.iter().collect();
+        rows.sort_by_key(|r| (r.epoch, rank(&r.method)));
+        let mut epochs: Vec<i64> = rows.iter().map(|r| r.epoch).collect();
+        epochs.dedup();
+        let per_epoch = |name: &str, cell: &dyn Fn(&Row) -> String| {
+            let of =
+                |e: &i64| rows.iter().find(|r| r.epoch == *e && r.method == name).map(|r| cell(r)).unwrap_or_default();
+            epochs.iter().map(of).collect::<Vec<_>>()
         };
-        let columns =
-            ["epoch of arm", "estimator", "cosine", "expected improvement", "at best", "RMSE", "cosine < 0", "trials"];
-        let first = &rows[0];
-        Table {
-            name: format!("accuracy-{bits}"),
-            title: format!("Accuracy along ARM's trajectory, {bits} bits (Eqs. 61, 66, 67)"),
-            columns: columns.map(String::from).to_vec(),
-            rows: lines.iter().map(cells).collect(),
-            notes: vec![
-                own_error(&lines),
-                format!(
-                    "Encoder's gradient of the mean loss of {} documents in {} batch(es), one draw or pair an estimate, against \
-                 ARM-{}; [the central 70 % of the trials]; expected improvement: lower is better",
-                    first.documents, first.batches, first.reference
-                ),
-                format!("Output layer of the measurement: {}", format!("{:?}", first.precision).to_lowercase()),
-            ],
+        let line = |head: &str, cells: Vec<String>| std::iter::once(head.to_string()).chain(cells).collect::<Vec<_>>();
+        for (name, title, digits, metric) in &metrics {
+            let cell = |r: &Row| match metric(r) {
+                (x, Some((low, high))) => format!("{x:.digits$} [{low:.digits$}, {high:.digits$}]"),
+                (x, None) => format!("{x:.digits$}"),
+            };
+            let mut lines: Vec<Vec<String>> = ORDER
+                .iter()
+                .map(|m| line(m, per_epoch(m, &cell)))
+                .filter(|l| l[1..].iter().any(|c| !c.is_empty()))
+                .collect();
+            if *name == "improvement" {
+                lines.push(line("at best", per_epoch("arm", &|r| format!("{:.digits$}", -r.norm))));
+            }
+            let heads = epochs.iter().map(|e| format!("epoch {e}")).collect();
+            let mut notes = vec![own_error(&rows)];
+            notes.extend(measured_how(&rows));
+            tables.push(Table {
+                name: format!("{name}-{bits}"),
+                title: format!("{title} along ARM's run, {bits} bits"),
+                columns: line("estimator", heads),
+                rows: lines,
+                // the same for all three
+                notes: if *name == "cosine" { notes } else { vec![] },
+            });
         }
-    };
-    runs.accuracy.iter().map(one).collect()
+    }
+    tables
+}
+
+/// Of what, how often and in which arithmetic.
+fn measured_how(rows: &[&Row]) -> Option<String> {
+    let (first, last) = (rows.first()?, rows.last()?);
+    let trials = |r: &Row| format!("{} {}", r.method, r.trials);
+    let trials: Vec<String> = rows.iter().filter(|r| r.epoch == last.epoch).map(|r| trials(r)).collect();
+    Some(format!(
+        "Encoder's gradient of the mean loss of {} documents in {} batch(es), one draw or pair an estimate, against ARM-{}; [the central \
+         70 % of the trials], their number: {}; output layer of the measurement: {}",
+        first.documents,
+        first.batches,
+        first.reference,
+        trials.join(", "),
+        format!("{:?}", first.precision).to_lowercase()
+    ))
 }

@@ -82,7 +82,7 @@ semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine es
 	$(BIN)/semhash tables runs/semhash --figures runs/figures
 
 semhash-tables: build ## tables of experiments/semhash/README.md, from the results beside it
-	$(BIN)/semhash tables experiments/semhash/results --markdown experiments/semhash/README.md
+	$(BIN)/semhash tables $(wildcard experiments/semhash/results/[0-9]*) --markdown experiments/semhash/README.md
 
 semhash-bench: build ## a training step of semhash with sparse and dense input (idle machine)
 	$(BIN)/semhash bench --device cpu --markdown experiments/semhash/BENCH.md --out experiments/semhash/bench.json

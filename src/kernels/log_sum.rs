@@ -29,21 +29,23 @@ pub fn log_sums(scores: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if scores.device() != Device::Cpu {
         return Ok((scores.f_to_kind(Kind::Float)? + bias).f_logsumexp([-1i64].as_slice(), false)?);
     }
-    let (r, v) = (size[0] as usize, size[1] as usize);
     let mut out = Tensor::f_empty([size[0]], (Kind::Float, Device::Cpu))?;
     let threads = tch::get_num_threads().max(1) as usize;
-    let (s, b, o) = (slice::<u16>(&scores)?, slice::<f32>(&bias)?, slice_mut::<f32>(&mut out)?);
-    let share = r.div_ceil(threads).max(1);
-    if share >= r {
-        rows(s, b, o);
-    } else {
-        std::thread::scope(|scope| {
-            for (s, o) in s.chunks(share * v).zip(o.chunks_mut(share)) {
-                scope.spawn(move || rows(s, b, o));
-            }
-        });
-    }
+    shared(slice::<u16>(&scores)?, slice::<f32>(&bias)?, slice_mut::<f32>(&mut out)?, threads);
     Ok(out)
+}
+
+/// [`rows`] on so many threads, each with its share of the rows.
+fn shared(scores: &[u16], bias: &[f32], out: &mut [f32], threads: usize) {
+    let share = out.len().div_ceil(threads).max(1);
+    if share >= out.len() {
+        return rows(scores, bias, out);
+    }
+    std::thread::scope(|scope| {
+        for (scores, out) in scores.chunks(share * bias.len()).zip(out.chunks_mut(share)) {
+            scope.spawn(move || rows(scores, bias, out));
+        }
+    });
 }
 
 /// A bfloat16 is the upper half of a float.
@@ -108,6 +110,22 @@ mod tests {
                 let scale = exact.abs().max().double_value(&[]).max(1.0);
                 assert!(error < 4e-7 * scale, "{r} x {v}: {error} of {scale}");
             }
+        }
+    }
+
+    #[test]
+    fn threads_share_the_rows() {
+        let (r, v) = (7, 100);
+        let (s, b) = (noise(&[r, v], 8.0, 1).to_kind(Kind::BFloat16), noise(&[v], 1.0, 2));
+        let of = |threads: usize| {
+            let mut out = vec![0.0; r as usize];
+            shared(slice(&s).unwrap(), slice(&b).unwrap(), &mut out, threads);
+            out
+        };
+        let alone = of(1);
+        assert!(alone.windows(2).all(|w| w[0] != w[1]), "{alone:?}");
+        for threads in [2, 3, 7, 16] {
+            assert_eq!(of(threads), alone, "{threads} threads");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The autoencoder: V - 512 - n bits - 512 - V (Appendix D.1, "Networks Specs").
 use std::cell::OnceCell;
 use tch::{Device, Tensor};
+use thruway::autograd::threads;
 use thruway::error::Result;
 use thruway::estimators::Objective;
 use thruway::nn::bow::{Bags, OutputBf16, Precision, WordLayer, multinomial_nll};
@@ -60,22 +61,26 @@ impl Model {
     }
 
     /// The reconstruction loss of these documents as a function of their codes.
-    pub fn reconstruction<'a>(&'a self, bags: &'a Bags) -> Reconstruction<'a> {
-        Reconstruction { model: self, bags, frozen: false, precision: self.precision, rounded: OnceCell::new() }
+    pub fn reconstruction(&self, bags: &Bags) -> Reconstruction {
+        let (hidden, output) = (self.hidden.clone(), self.output.clone());
+        let precision = self.precision;
+        Reconstruction { hidden, output, bags: bags.clone(), frozen: false, precision, rounded: OnceCell::new() }
     }
 }
 
 /// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59), at the parameters as they are at its first value.
-pub struct Reconstruction<'a> {
-    model: &'a Model,
-    bags: &'a Bags,
+#[derive(Clone)]
+pub struct Reconstruction {
+    hidden: Linear,
+    output: Linear,
+    bags: Bags,
     frozen: bool,
     precision: Precision,
     /// What all codes share, made at the first of them.
-    rounded: OnceCell<OutputBf16<'a>>,
+    rounded: OnceCell<OutputBf16>,
 }
 
-impl<'a> Reconstruction<'a> {
+impl Reconstruction {
     /// Without a graph for the decoder's own parameters, where only the logits' estimate is wanted.
     pub fn frozen(self) -> Self {
         Reconstruction { frozen: true, ..self }
@@ -86,35 +91,36 @@ impl<'a> Reconstruction<'a> {
         Reconstruction { precision, ..self }
     }
 
-    fn rounded(&self) -> Result<&OutputBf16<'a>> {
+    fn rounded(&self) -> Result<&OutputBf16> {
         if let Some(rounded) = self.rounded.get() {
             return Ok(rounded);
         }
-        let output = &self.model.output;
-        let made = OutputBf16::new(output.weight(), output.bias(), self.bags)?;
+        let made = OutputBf16::new(self.output.weight(), self.output.bias(), &self.bags)?;
         Ok(self.rounded.get_or_init(|| made))
     }
 
     /// Codes `[M, B, n]` -> `[M, B]`.
     fn values(&self, x: &Tensor) -> Result<Tensor> {
+        let h = self.hidden.forward(x)?.f_relu()?;
         match self.precision {
-            Precision::F32 => multinomial_nll(&self.model.decode(x)?, self.bags),
-            Precision::Bf16 => self.rounded()?.nll(&self.model.hidden.forward(x)?.f_relu()?),
+            Precision::F32 => multinomial_nll(&self.output.forward(&h)?, &self.bags),
+            Precision::Bf16 => self.rounded()?.nll(&h),
         }
     }
 }
 
-impl Objective for Reconstruction<'_> {
+impl Objective for Reconstruction {
     fn at(&self, x: &Tensor) -> Result<Tensor> {
         if self.frozen && !x.requires_grad() { self.branch(x) } else { self.values(x) }
     }
 
     fn branch(&self, x: &Tensor) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
+        if self.precision == Precision::Bf16 {
+            self.rounded()?; // before the threads each make their own
+        }
         let draws = (TOGETHER / self.bags.len().max(1)).max(1);
-        let parts = x.f_split(draws, 0)?;
-        let values = parts.iter().map(|x| self.values(x)).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_cat(&values, 0)?)
+        let parts = x.detach().f_split(draws, 0)?;
+        Ok(Tensor::f_cat(&threads::map(&parts, || self.clone(), Reconstruction::values)?, 0)?)
     }
 
     fn relaxed(&self, x: &Tensor) -> Result<Tensor> {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Function`] | forward and backward as closures, the `torch.autograd.Function` of Rust |
 //! | [`libtorch`] | generator states, memory peaks, streams, versions, the loading of CUDA |
+//! | [`threads`] | evaluations side by side, each on one thread |
 //! | `slices` | the numbers of a contiguous CPU tensor as a Rust slice, for kernels within the crate |
 //!
 //! The smallest of examples reverses a gradient; whatever goes wrong in a backward arrives at the caller as an error.
@@ -36,5 +37,6 @@ mod function;
 pub mod libtorch;
 #[cfg_attr(not(test), allow(dead_code, reason = "the kernels that use it come one by one"))]
 pub(crate) mod slices;
+pub mod threads;
 
 pub use function::{Backward, Function};

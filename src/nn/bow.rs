@@ -38,6 +38,15 @@ pub struct Bags {
     lengths: Tensor,
 }
 
+impl Clone for Bags {
+    /// The same tensors, not copies of them.
+    fn clone(&self) -> Self {
+        let Bags { vocabulary, words, starts, rows, counts, lengths } = self;
+        let [words, starts, rows, counts, lengths] = [words, starts, rows, counts, lengths].map(Tensor::shallow_clone);
+        Bags { vocabulary: *vocabulary, words, starts, rows, counts, lengths }
+    }
+}
+
 impl Bags {
     /// From the words and counts of each document, `words[i]` and `counts[i]` those of entry i, document b having the
     /// entries `starts[b]..starts[b + 1]`; counts become numbers of `kind`.
@@ -225,21 +234,30 @@ pub fn multinomial_nll(scores: &Tensor, bags: &Bags) -> Result<Tensor> {
 /// What does not depend on the codes is computed once: the rounded parameters, and of each document `sum_i y_i w_i`, so that its
 /// own words cost one product of length H a code. Parameters that are changed after that leave those values behind.
 #[derive(Debug)]
-pub struct OutputBf16<'a> {
-    weight: &'a Tensor,
-    bias: &'a Tensor,
-    bags: &'a Bags,
+pub struct OutputBf16 {
+    weight: Tensor,
+    bias: Tensor,
+    bags: Bags,
     rounded: Tensor,
     /// `sum_i y_i w_i`, `[B, H]`, and `sum_i y_i b_i`, `[B]`.
     own: (Tensor, Tensor),
 }
 
-impl<'a> OutputBf16<'a> {
+impl Clone for OutputBf16 {
+    /// The same tensors, not copies of them.
+    fn clone(&self) -> Self {
+        let [weight, bias, rounded] = [&self.weight, &self.bias, &self.rounded].map(Tensor::shallow_clone);
+        let own = (self.own.0.shallow_clone(), self.own.1.shallow_clone());
+        OutputBf16 { weight, bias, bags: self.bags.clone(), rounded, own }
+    }
+}
+
+impl OutputBf16 {
     /// Weight `[V, H]` and bias `[V]` as they are now.
     ///
     /// # Errors
     /// [`Error::Shape`] where the sizes do not fit.
-    pub fn new(weight: &'a Tensor, bias: &'a Tensor, bags: &'a Bags) -> Result<OutputBf16<'a>> {
+    pub fn new(weight: &Tensor, bias: &Tensor, bags: &Bags) -> Result<OutputBf16> {
         let (v, size) = (bags.vocabulary, weight.size());
         if size.len() != 2 || size[0] != v || bias.size() != [v] {
             return Err(Error::shape("OutputBf16", format!("weight [{v}, H], bias [{v}]"), (size, bias.size())));
@@ -252,7 +270,8 @@ impl<'a> OutputBf16<'a> {
             Ok(sum)
         };
         let own = (bag(&w)?, bag(&b.f_unsqueeze(1)?)?.f_squeeze_dim(1)?);
-        Ok(OutputBf16 { weight, bias, bags, rounded: w.f_to_kind(Kind::BFloat16)?, own })
+        let (rounded, bags) = (w.f_to_kind(Kind::BFloat16)?, bags.clone());
+        Ok(OutputBf16 { weight: weight.shallow_clone(), bias: bias.shallow_clone(), bags, rounded, own })
     }
 
     /// Hidden states `[M, B, H]` -> `[M, B]`, nats, differentiable in the states, the weight and the bias.
@@ -260,7 +279,7 @@ impl<'a> OutputBf16<'a> {
     /// # Errors
     /// [`Error::Shape`] where the sizes do not fit.
     pub fn nll(&self, h: &Tensor) -> Result<Tensor> {
-        let bags = self.bags;
+        let bags = &self.bags;
         let (b, v, width) = (bags.len(), bags.vocabulary, self.weight.size()[1]);
         let size = h.size();
         if size.len() != 3 || size[1..] != [b, width] {
@@ -271,7 +290,7 @@ impl<'a> OutputBf16<'a> {
             let _guard = tch::no_grad_guard();
             let h16 = h.detach().f_to_kind(Kind::BFloat16)?.f_reshape([m * b, width])?;
             let scores = h16.f_matmul(&self.rounded.f_transpose(0, 1)?)?;
-            let log_sum = log_sums(&scores, self.bias)?;
+            let log_sum = log_sums(&scores, &self.bias)?;
             let own = (h.detach() * &self.own.0).f_sum_dim_intlist(-1, false, kind)? + &self.own.1;
             (log_sum.f_view([m, b])? * &bags.lengths - own, log_sum, scores, h16)
         };
@@ -279,7 +298,7 @@ impl<'a> OutputBf16<'a> {
         let (rows, counts) = (bags.rows.shallow_clone(), bags.counts.shallow_clone());
         let (lengths, w16) = (bags.lengths.shallow_clone(), self.rounded.shallow_clone());
         let bias = self.bias.detach();
-        let mut out = Function::new("OutputNllBf16").inputs(&[h, self.weight, self.bias]).apply(
+        let mut out = Function::new("OutputNllBf16").inputs(&[h, &self.weight, &self.bias]).apply(
             || Ok(vec![value]),
             move |node| {
                 let Some(g) = &node.grads()[0] else { return Ok(vec![None, None, None]) };

@@ -50,6 +50,13 @@ pub struct Linear {
     bias: Tensor,
 }
 
+impl Clone for Linear {
+    /// The same parameters, not copies of them.
+    fn clone(&self) -> Self {
+        Linear { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
+}
+
 impl Linear {
     /// A layer with PyTorch's default initialisation (`kaiming_uniform_(a = sqrt 5)` for the weight, then the bias uniform
     /// in +-1/sqrt(in)), drawn from libtorch's CPU generator in PyTorch's order whatever the device, so that one seed

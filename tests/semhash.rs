@@ -211,6 +211,29 @@ fn enumerated(model: &Model, bags: &Bags, logits: &Tensor) -> Tensor {
     Tensor::run_backward(&[(probability * f).sum(Kind::Double)], &[&leaf], false, false).remove(0)
 }
 
+/// Codes of several hundred rows go to the threads in parts; any number of threads gives the losses of one, to the last bit.
+#[test]
+fn threads_that_decode_change_nothing() {
+    let bags = bags(Kind::Float);
+    let codes = normals(&[700, 4, 3], Kind::Float, 5).gt(0.0).to_kind(Kind::Float);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let f = small().reconstruction(&bags).in_precision(precision);
+        let of = |threads: i32| {
+            tch::set_num_threads(threads);
+            let value = thruway::estimators::Objective::branch(&f, &codes).unwrap();
+            tch::set_num_threads(1);
+            value
+        };
+        let one = of(1);
+        let whole = thruway::estimators::Objective::at(&f, &codes).unwrap();
+        let rounding = if precision == Precision::F32 { 1e-5 } else { 1e-2 }; // of scores, in another order of sums
+        assert!(distance(&one, &whole.detach()) < rounding * whole.abs().max().double_value(&[]));
+        for threads in [2, 3, 5] {
+            assert!(of(threads) == one, "{precision:?}, {threads} threads");
+        }
+    }
+}
+
 /// Largest |z| of the mean of estimates `[N, 4, 3]` against the truth, where they vary.
 fn largest_z(estimates: &Tensor, truth: &Tensor) -> f64 {
     let n = estimates.size()[0] as f64;

@@ -138,6 +138,24 @@ fn semhash_tables_hold_the_sentences_against_the_runs() {
     assert_eq!(text.matches("| 8 | det-st | 1 | 3 + 1 |").count(), 1, "{text}");
     let value = finals(&place.path().join("runs/8/st/0"))["precision_at_100"].as_f64().unwrap();
     assert!(text.contains(&format!("| {value:.3} |")), "{value}: {text}");
+    // one verdict again, from the summaries: the cosine of ST by bits
+    let cosines = |bits: i64| -> Vec<f64> {
+        let all = finals(&place.path().join(format!("runs/{bits}/arm/0")))["accuracy"].take();
+        let of_st = |r: &&serde_json::Value| r["method"] == "st" && r["epoch"] != 0;
+        all.as_array().unwrap().iter().filter(of_st).map(|r| r["cosine"].as_f64().unwrap()).collect()
+    };
+    let (four, eight) = (cosines(4), cosines(8));
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
+    let grows = eight[2] - four[2] > 0.05 && mean(&eight) - mean(&four) > 0.05;
+    let row = format!(
+        "| 4, 8 bits, st | {} | last {:.2}, {:.2}; mean of all after the start {:.2}, {:.2} |",
+        if grows { "yes" } else { "no" },
+        four[2],
+        eight[2],
+        mean(&four),
+        mean(&eight)
+    );
+    assert!(text.contains(&row), "{row}: {text}");
     for figure in ["figure1.svg", "figure-d1.svg"] {
         let svg = std::fs::read_to_string(place.path().join("figures").join(figure)).unwrap();
         assert!(svg.contains("8 bits") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");

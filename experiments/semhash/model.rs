@@ -68,7 +68,7 @@ impl Model {
     }
 }
 
-/// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59), at the parameters as they are at its first value.
+/// `f(x) = -sum_i y_i log f_i(x)` (Eq. 59); the parameters must not change while it lives.
 #[derive(Clone)]
 pub struct Reconstruction {
     hidden: Linear,

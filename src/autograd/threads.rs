@@ -3,11 +3,12 @@ use crate::error::Result;
 use tch::{Device, Tensor};
 
 /// `f(state, part)` for each part, in order, without a graph. libtorch's threads are shared out over the parts, each of which
-/// is computed on one thread: no part waits for another, and the numbers are those of one thread whatever there are.
-///
-/// On a GPU one after the other, on the caller's thread.
+/// is computed on one thread: no product waits for other threads, and the numbers are those of one thread whatever there are.
+/// With fewer parts than threads the rest are idle. A single part is left to all of libtorch's threads, as are parts on a GPU,
+/// one after the other.
 ///
 /// A thread owns a `state` of its own, since a tensor may go to another thread but not be borrowed there: shallow clones do.
+/// `f` neither draws from libtorch's generator nor writes into what the states share: the order of the threads is open.
 ///
 /// # Errors
 /// The first of `f`.
@@ -30,15 +31,14 @@ pub fn map<S: Send>(
         let (state, parts) = share(parts);
         return all(state, parts);
     }
-    // what a thread starts with that libtorch has not seen before; this one has its own number back at the end
     let _own = Threads(threads);
-    tch::set_num_threads(1);
     let shares: Vec<(S, Vec<Tensor>)> = parts.chunks(parts.len().div_ceil(threads)).map(share).collect();
     let done: Vec<Result<Vec<Tensor>>> = std::thread::scope(|scope| {
         let all = &all;
         let start = |(state, parts)| {
             scope.spawn(move || {
-                tch::get_num_threads(); // libtorch looks up there how many threads this one has
+                tch::get_num_threads(); // a new thread takes the process's number at its first question, and its own after
+                tch::set_num_threads(1);
                 all(state, parts)
             })
         };
@@ -48,7 +48,7 @@ pub fn map<S: Send>(
     Ok(done.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// Sets the number of libtorch's threads when it goes.
+/// The caller's number of threads, set for the process again at the end: what a thread sets for itself is also what new ones take.
 struct Threads(usize);
 
 impl Drop for Threads {
@@ -61,6 +61,8 @@ impl Drop for Threads {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use std::collections::HashSet;
+    use std::sync::Mutex;
     use tch::Kind;
 
     fn parts() -> Vec<Tensor> {
@@ -74,7 +76,8 @@ mod tests {
         let of = |threads| {
             tch::set_num_threads(threads);
             let all = map(&parts, || w.shallow_clone(), |w, x| Ok((x * w).sum(Kind::Float))).unwrap();
-            assert_eq!(tch::get_num_threads(), threads);
+            // what a new thread takes is the process's own
+            assert_eq!(std::thread::spawn(tch::get_num_threads).join().unwrap(), threads);
             all
         };
         let one = of(1);
@@ -90,9 +93,19 @@ mod tests {
     #[test]
     fn each_thread_computes_alone() {
         tch::set_num_threads(3);
-        let seen = map(&parts(), || (), |(), _| Ok(Tensor::from(i64::from(tch::get_num_threads())))).unwrap();
-        assert!(seen.iter().all(|n| n.int64_value(&[]) == 1), "{seen:?}");
+        let own = Mutex::new(HashSet::new());
+        let seen = map(
+            &parts(),
+            || (),
+            |(), _| {
+                own.lock().unwrap().insert(std::thread::current().id());
+                Ok(Tensor::from(i64::from(tch::get_num_threads())))
+            },
+        );
         tch::set_num_threads(1);
+        assert!(seen.unwrap().iter().all(|n| n.int64_value(&[]) == 1));
+        let own = own.into_inner().unwrap();
+        assert!(own.len() == 3 && !own.contains(&std::thread::current().id()), "{own:?}");
     }
 
     #[test]
@@ -100,7 +113,7 @@ mod tests {
         let of = |f: fn(&(), &Tensor) -> Result<Tensor>| {
             tch::set_num_threads(2);
             let result = std::panic::catch_unwind(|| map(&parts(), || (), f));
-            assert_eq!(tch::get_num_threads(), 2);
+            assert_eq!(std::thread::spawn(tch::get_num_threads).join().unwrap(), 2);
             tch::set_num_threads(1);
             result
         };

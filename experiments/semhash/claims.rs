@@ -69,8 +69,8 @@ pub fn table(runs: &Runs) -> Table {
     let notes = vec![
         format!(
             "Losses in nats, of drawn codes where nothing else is said. The span is what there is to gain with so many bits, from the \
-             loss of the frequencies of the words alone to the lowest of all runs; a loss moves when it changes by more than {:.0} % of it, \
-             and rapidly at {RAPID:.0} times its rate before the switch; without a span nothing is concluded",
+             loss of the frequencies of the words alone to the lowest loss of drawn codes of all runs; a loss moves when it changes by more \
+             than {:.0} % of it, and rapidly at {RAPID:.0} times its rate before the switch; without a span nothing is concluded",
             100.0 * MOVES
         ),
         "det-st trains the loss of likely codes, each bit its more probable value: what ARM takes off the loss of drawn ones is in part a \

@@ -77,7 +77,7 @@ stochbp: build ## stochastic backpropagation, Figs. 1 to 3 of its paper, five se
 stochbp-tables: build ## tables of experiments/stochbp/README.md, from the results beside it
 	$(BIN)/stochbp tables experiments/stochbp/results --markdown experiments/stochbp/README.md
 
-semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (a night)
+semhash: build ## semantic hashing of 20 Newsgroups, 64, 8 and 256 bits, nine estimators, 100 epochs and correction (many hours)
 	$(call SWEEPS,semhash,bits64 bits8 bits256,$(JOBS))
 	$(BIN)/semhash tables runs/semhash --figures runs/figures
 

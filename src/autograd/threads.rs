@@ -1,4 +1,4 @@
-//! Many evaluations at once, each on a thread of its own, where libtorch would share each of them among all threads.
+//! Work shared out over threads: evaluations, each on one thread where libtorch would give each of them all, and chunks of numbers.
 use crate::error::Result;
 use tch::{Device, Tensor};
 
@@ -46,6 +46,26 @@ pub fn map<S: Send>(
         running.into_iter().map(|r| r.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))).collect()
     });
     Ok(done.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// `f(i, chunk i)` over consecutive chunks, shared among threads.
+pub(crate) fn each<T: Send>(threads: usize, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let chunks = data.len() / chunk;
+    let per_thread = chunks.div_ceil(threads);
+    let part = |first: usize, data: &mut [T]| {
+        for (i, chunk) in data.chunks_exact_mut(chunk).enumerate() {
+            f(first + i, chunk);
+        }
+    };
+    if per_thread >= chunks {
+        return part(0, data);
+    }
+    std::thread::scope(|scope| {
+        for (n, data) in data.chunks_mut(per_thread * chunk).enumerate() {
+            let part = &part;
+            scope.spawn(move || part(n * per_thread, data));
+        }
+    });
 }
 
 /// The caller's number of threads, set for the process again at the end: what a thread sets for itself is also what new ones take.

@@ -4,6 +4,7 @@
 //! a score in three passes. A row of 10,000 stays in the first-level cache between its maximum and its sum.
 use super::real::Real;
 use crate::autograd::slices::{slice, slice_mut};
+use crate::autograd::threads::each;
 use crate::error::{Error, Result};
 use multiversion::multiversion;
 use tch::{Device, Kind, Tensor};
@@ -35,17 +36,10 @@ pub fn log_sums(scores: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
-/// [`rows`] on so many threads, each with its share of the rows.
+/// [`row`] of each row, on so many threads.
 fn shared(scores: &[u16], bias: &[f32], out: &mut [f32], threads: usize) {
-    let share = out.len().div_ceil(threads).max(1);
-    if share >= out.len() {
-        return rows(scores, bias, out);
-    }
-    std::thread::scope(|scope| {
-        for (scores, out) in scores.chunks(share * bias.len()).zip(out.chunks_mut(share)) {
-            scope.spawn(move || rows(scores, bias, out));
-        }
-    });
+    let v = bias.len();
+    each(threads, out, 1, |i, out| out[0] = row(&scores[i * v..][..v], bias));
 }
 
 /// A bfloat16 is the upper half of a float.
@@ -55,13 +49,6 @@ fn widened(bits: u16) -> f32 {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+fma", "x86_64+avx2+fma"))]
-fn rows(scores: &[u16], bias: &[f32], out: &mut [f32]) {
-    for (s, out) in scores.chunks_exact(bias.len()).zip(out) {
-        *out = row(s, bias);
-    }
-}
-
-#[inline(always)]
 fn row(s: &[u16], b: &[f32]) -> f32 {
     let whole = s.len() / LANES * LANES;
     let mut most = [f32::NEG_INFINITY; LANES];

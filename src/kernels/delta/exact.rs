@@ -2,6 +2,7 @@
 use super::geometry::{Class, Conv, Sizes, classes};
 use super::tile::{self, GROUP, LANES, Loops, Number, PIXELS};
 use crate::autograd::slices::{slice, slice_mut};
+use crate::autograd::threads::each;
 use crate::dist::binary::{BinaryNoise, Shape};
 use crate::error::Result;
 use std::ops::Range;
@@ -179,26 +180,6 @@ fn pack<T: Number>(w: &[T], s: &Sizes, block: usize, out: &mut [[T; LANES]]) {
             }
         }
     }
-}
-
-/// `f(i, chunk i)` over consecutive chunks, shared among threads.
-fn each<T: Send>(threads: usize, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let chunks = data.len() / chunk;
-    let per_thread = chunks.div_ceil(threads);
-    let part = |first: usize, data: &mut [T]| {
-        for (i, chunk) in data.chunks_exact_mut(chunk).enumerate() {
-            f(first + i, chunk);
-        }
-    };
-    if per_thread >= chunks {
-        return part(0, data);
-    }
-    std::thread::scope(|scope| {
-        for (n, data) in data.chunks_mut(per_thread * chunk).enumerate() {
-            let part = &part;
-            scope.spawn(move || part(n * per_thread, data));
-        }
-    });
 }
 
 /// `f(range)` over parts of `0..n`, one a thread.
